@@ -1,0 +1,510 @@
+"""Synthetic voices that sing: a line is spoken, taken apart, and put together again on a melody.
+
+A speech synthesiser of the system (espeak-ng, flite, festival) speaks one line and tells when each
+phone begins. The speech is kept as a smooth spectral envelope and a degree of voicing every 5 ms.
+Singing is then a source and a filter: pulses at the pitch of the melody, with vibrato and glides,
+and noise where the speech had noise, through the envelope. Time is warped so that vowels carry the
+length of a note while consonants keep theirs.
+
+Analyse once, sing many times: ``sing`` costs a few milliseconds a second of audio. All audio here
+is float32 mono at 16 kHz. The envelope is the "true envelope" (iterated cepstral smoothing, Röbel
+and Rodet 2005); the filter is its minimum-phase response.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+FloatArray = npt.NDArray[np.float32]
+Engine = Literal["espeak", "flite", "festival"]
+
+SAMPLE_RATE = 16_000
+HOP = 80  # samples: one frame every 5 ms
+_FFT = 512
+_N_CEPSTRA = 64
+_SILENCE_DB = -60.0
+
+DEBIAN_PACKAGES = {
+    "espeak": ("espeak-ng", "libespeak-ng1"),
+    "flite": ("flite",),
+    "festival": ("festival", "festvox-us-slt-hts", "festvox-kallpc16k"),
+}
+_FESTIVAL_VOICES = {"slt": "voice_cmu_us_slt_arctic_hts", "kal": "voice_kal_diphone"}
+_CMU_VOWELS = frozenset("aa ae ah ao aw ax axr ay eh er ey ih iy ow oy uh uw".split())
+_IPA_VOWELS = frozenset("aeiouyɐɑɒæəɚɛɜɝɪɨʊʉʌɔøœɤɵ")
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One voice of one engine, such as ``Voice("espeak", "en-us+f3")``."""
+
+    engine: Engine
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.engine}:{self.name}"
+
+
+_ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-029")
+_TRAIN_VARIANTS = (
+    "f1 f2 f4 f5 m1 m2 m4 m5 m7 m8 Alex Andy Annie Denis Diogo Gene Henrique Hugo Jacky Lee Marco"
+    " Mario Michael Mike adam anika antonio aunty belinda benjamin boris caleb ed edward gustave"
+    " iven john kaukovalta klatt klatt3 klatt5 linda marcelo max michel norbert pablo paul pedro"
+    " quincy rob robert sandro shelby steph travis victor grandma grandpa announcer Nguyen Storm"
+).split()
+_TEST_VARIANTS = "f3 m3 m6 Alicia Andrea david miguel zac iven3 klatt2 steph2 edward2".split()
+TRAIN_VOICES = (
+    *(Voice("espeak", f"{a}+{v}") for v in _TRAIN_VARIANTS for a in _ACCENTS),
+    *(Voice("flite", n) for n in ("slt", "kal16")),
+    Voice("festival", "kal"),
+)
+TEST_VOICES = (
+    *(Voice("espeak", f"{a}+{v}") for v in _TEST_VARIANTS for a in _ACCENTS[:3]),
+    *(Voice("flite", n) for n in ("rms", "awb")),
+    Voice("festival", "slt"),
+)
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A spoken line taken apart, ready to be sung.
+
+    ``cepstra`` (F, 64) float32: log-amplitude envelope as real cepstra, a frame every 5 ms;
+    ``voicing`` (F,) float32 in 0..1; ``vowels`` (S, 2) float32: start and end of each syllable's
+    vowel in seconds of the speech; ``end_s``: where its last phone ends.
+    """
+
+    text: str
+    voice: Voice
+    cepstra: FloatArray
+    voicing: FloatArray
+    vowels: FloatArray
+    end_s: float
+
+    @property
+    def n_syllables(self) -> int:
+        return len(self.vowels)
+
+
+def available(voice: Voice) -> bool:
+    """Whether the engine of ``voice`` is installed on this system."""
+    if voice.engine == "espeak":
+        return _espeak_library_path() is not None
+    return shutil.which(voice.engine) is not None
+
+
+def missing_packages() -> list[str]:
+    """Debian packages to install so that every engine speaks; empty if all do."""
+    engines: tuple[Engine, ...] = ("espeak", "flite", "festival")
+    absent = [e for e in engines if not available(Voice(e, ""))]
+    return [package for engine in absent for package in DEBIAN_PACKAGES[engine]]
+
+
+def speak(voice: Voice, text: str) -> Spoken:
+    """Speak one line and take it apart; ``RuntimeError`` if the engine says nothing."""
+    return speak_lines(voice, [text])[0]
+
+
+def speak_lines(voice: Voice, lines: Sequence[str]) -> list[Spoken]:
+    """``speak`` for several lines; engines that start slowly are started once."""
+    engines = {"espeak": _say_espeak, "flite": _say_flite, "festival": _say_festival}
+    spoken = engines[voice.engine](voice.name, lines)
+    return [_take_apart(voice, text, *said) for text, said in zip(lines, spoken, strict=True)]
+
+
+def sing(
+    spoken: Spoken,
+    onsets_s: npt.ArrayLike,
+    end_s: float,
+    pitches_hz: npt.ArrayLike,
+    *,
+    rng: np.random.Generator,
+    formant: float = 1.0,
+    vibrato_cents: float = 30.0,
+    breath: float = 0.03,
+) -> FloatArray:
+    """The line sung: (T,) float32 at 16 kHz with T = end_s · 16000, RMS about 0.1 where voiced.
+
+    Syllable i's vowel begins at ``onsets_s[i]`` on ``pitches_hz[i]``; the last ends at ``end_s``.
+    ``formant`` > 1 shortens the vocal tract, ``breath`` is the share of noise in voiced sound.
+    """
+    onsets = np.asarray(onsets_s, dtype=np.float64)
+    pitches = np.asarray(pitches_hz, dtype=np.float64)
+    assert len(onsets) == len(pitches) == spoken.n_syllables, "one note a syllable"
+    n_frames = round(end_s * SAMPLE_RATE / HOP)
+    times = np.arange(n_frames) * (HOP / SAMPLE_RATE)
+    source_times = _warp(spoken, onsets, end_s, times)
+    frames = source_times * (SAMPLE_RATE / HOP)
+    cepstra = _at(spoken.cepstra, frames)
+    voicing = _at(spoken.voicing[:, None], frames)[:, 0]
+    f0 = _pitch_contour(onsets, pitches, times, vibrato_cents, rng)
+    audible = (frames >= 0).astype(np.float32)
+    pulses, noise = _excitation(f0, rng)
+    voiced_part = _shape(pulses, cepstra, voicing * audible, formant, high_cut=True)
+    rough = np.maximum(breath, 1.0 - voicing) * audible
+    noisy_part = _shape(noise, cepstra, rough, formant, high_cut=False)
+    song = voiced_part + noisy_part
+    level = np.sqrt(np.mean(np.square(song[np.abs(song) > 1e-4]))) if np.any(song) else 1.0
+    out = np.zeros(round(end_s * SAMPLE_RATE), dtype=np.float32)
+    n = min(len(out), len(song))
+    out[:n] = song[:n] * (0.1 / max(float(level), 1e-6))
+    return out
+
+
+# --- the melody: time and pitch
+
+
+def _warp(
+    spoken: Spoken, onsets: npt.NDArray[np.float64], end_s: float, times: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Time in the speech for each output time, −1 before the line begins.
+
+    Consonants keep their spoken length, but take at most 45 % of the way to the vowel before. A
+    vowel's glides at its ends keep their length too, its steady part is stretched, and what a
+    diphthong moves towards comes late, as singers have it.
+    """
+    starts, ends = spoken.vowels[:, 0].astype(np.float64), spoken.vowels[:, 1].astype(np.float64)
+    out_points: list[float] = []
+    in_points: list[float] = []
+    lead = min(float(starts[0]), onsets[0])
+    out_points.append(onsets[0] - lead)
+    in_points.append(starts[0] - lead)
+    for i in range(len(onsets)):
+        last = i + 1 == len(onsets)
+        next_out = end_s if last else onsets[i + 1]
+        next_in = spoken.end_s if last else starts[i + 1]
+        consonants = min(next_in - ends[i], 0.45 * (next_out - onsets[i]))
+        vowel_end = next_out - consonants
+        length, spoken_length = vowel_end - onsets[i], ends[i] - starts[i]
+        glide = min(0.05, 0.25 * length)
+        out_points += [onsets[i], onsets[i] + glide, max(vowel_end - 2 * glide, onsets[i] + glide)]
+        in_points += [starts[i], starts[i] + 0.3 * spoken_length, starts[i] + 0.55 * spoken_length]
+        out_points.append(vowel_end)
+        in_points.append(ends[i])
+    out_points.append(end_s)
+    in_points.append(spoken.end_s)
+    warped = np.interp(times, np.maximum.accumulate(out_points), in_points)
+    return np.where(times < out_points[0], -1.0, warped)
+
+
+def _pitch_contour(
+    onsets: npt.NDArray[np.float64],
+    pitches: npt.NDArray[np.float64],
+    times: npt.NDArray[np.float64],
+    vibrato_cents: float,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.float64]:
+    """(F,) Hz: steps smoothed over about 60 ms, vibrato that sets in on long notes, slow drift."""
+    index = np.clip(np.searchsorted(onsets - 0.03, times, side="right") - 1, 0, len(onsets) - 1)
+    cents = 1200.0 * np.log2(pitches[index])
+    kernel = np.hanning(15)[1:-1]
+    padded = np.pad(cents, len(kernel) // 2, mode="edge")
+    cents = np.convolve(padded, kernel / kernel.sum(), mode="valid")
+    held = np.clip((times - onsets[index] - 0.2) / 0.3, 0.0, 1.0)
+    rate = rng.uniform(4.8, 6.5)
+    cents += vibrato_cents * held * np.sin(2 * np.pi * (rate * times + rng.uniform()))
+    knots = np.arange(0, times[-1] + 1, 0.25)
+    drift = np.interp(times, knots, rng.normal(0, 6, size=len(knots)))
+    return np.asarray(2.0 ** ((cents + drift) / 1200.0))
+
+
+# --- source and filter
+
+
+def _at(values: FloatArray, frames: npt.NDArray[np.float64]) -> FloatArray:
+    """Rows of ``values`` at fractional positions, linear between frames."""
+    position = np.clip(frames, 0, len(values) - 1.001)
+    low = position.astype(np.int64)
+    share = (position - low).astype(np.float32)[:, None]
+    return np.asarray(values[low] * (1 - share) + values[low + 1] * share, dtype=np.float32)
+
+
+def _excitation(
+    f0: npt.NDArray[np.float64], rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Pulses of unit power at ``f0`` (one value a frame), and white noise of unit power."""
+    n = len(f0) * HOP
+    per_sample = np.repeat(f0, HOP)
+    phase = np.cumsum(per_sample / SAMPLE_RATE)
+    wraps = np.flatnonzero(np.diff(np.floor(phase)) > 0)
+    late = (phase[wraps + 1] % 1.0) / (per_sample[wraps + 1] / SAMPLE_RATE)
+    size = np.sqrt(SAMPLE_RATE / per_sample[wraps])
+    pulses = np.zeros(n + 1, dtype=np.float32)
+    pulses[wraps + 1] += (size * (1 - late)).astype(np.float32)
+    pulses[wraps] += (size * late).astype(np.float32)
+    return pulses[:n], rng.standard_normal(n, dtype=np.float32)
+
+
+def _shape(
+    source: FloatArray, cepstra: FloatArray, gain: FloatArray, formant: float, *, high_cut: bool
+) -> FloatArray:
+    """``source`` through the minimum-phase filter of each frame, overlapped and added."""
+    response = _minimum_phase(cepstra, formant)
+    if high_cut:  # voices lose their harmonics towards the top
+        frequency = np.linspace(0, SAMPLE_RATE / 2, _FFT // 2 + 1)
+        response = response * (1 / (1 + (frequency / 6500.0) ** 6)).astype(np.float32)
+    window = np.hanning(2 * HOP + 1)[:-1].astype(np.float32)
+    padded = np.pad(source, (HOP, HOP))
+    n_frames = len(cepstra)
+    pieces = np.lib.stride_tricks.sliding_window_view(padded, 2 * HOP)[::HOP][:n_frames]
+    spectra = np.fft.rfft(pieces * window * gain[:, None], _FFT) * response
+    filtered = np.fft.irfft(spectra, _FFT).astype(np.float32)
+    n_slots = -(-_FFT // HOP)
+    filtered = np.pad(filtered, ((0, 0), (0, n_slots * HOP - _FFT)))
+    blocks = np.zeros((n_frames + n_slots, HOP), dtype=np.float32)
+    for slot in range(n_slots):
+        blocks[slot : slot + n_frames] += filtered[:, slot * HOP : (slot + 1) * HOP]
+    return blocks.reshape(-1)[HOP : HOP + n_frames * HOP]
+
+
+def _minimum_phase(cepstra: FloatArray, formant: float) -> npt.NDArray[np.complex64]:
+    """(F, 257) complex responses; the envelope is stretched along frequency by ``formant``."""
+    folded = np.zeros((len(cepstra), _FFT), dtype=np.float32)
+    if formant != 1.0:
+        envelope = np.fft.rfft(_symmetric(cepstra), _FFT).real
+        bins = np.clip(np.arange(_FFT // 2 + 1) / formant, 0, _FFT // 2 - 1e-3)
+        low = bins.astype(np.int64)
+        share = bins - low
+        envelope = envelope[:, low] * (1 - share) + envelope[:, low + 1] * share
+        cepstra = np.fft.irfft(envelope, _FFT)[:, :_N_CEPSTRA].astype(np.float32)
+    folded[:, 0] = cepstra[:, 0]
+    folded[:, 1:_N_CEPSTRA] = 2 * cepstra[:, 1:]
+    return np.exp(np.fft.rfft(folded, _FFT)).astype(np.complex64)
+
+
+def _symmetric(cepstra: FloatArray) -> FloatArray:
+    full = np.zeros((len(cepstra), _FFT), dtype=np.float32)
+    full[:, :_N_CEPSTRA] = cepstra
+    full[:, -_N_CEPSTRA + 1 :] = cepstra[:, :0:-1]
+    return full
+
+
+# --- analysis of the speech
+
+
+def _take_apart(voice: Voice, text: str, samples: FloatArray, phones: list[_Phone]) -> Spoken:
+    vowels = [(p.start_s, p.end_s) for p in phones if p.vowel]
+    end_s = min(len(samples) / SAMPLE_RATE, max((p.end_s for p in phones), default=0.0))
+    if not phones or end_s <= 0.05:
+        raise RuntimeError(f"{voice} said nothing for {text!r}")
+    if not vowels:
+        vowels = [(0.3 * end_s, 0.7 * end_s)]
+    padded = np.pad(samples, (_FFT // 2, _FFT // 2))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _FFT)[::HOP]
+    voicing, period = _voicing(frames)
+    cepstra = _envelope(frames, int(np.clip(0.55 * period, 24, _N_CEPSTRA)))
+    return Spoken(text, voice, cepstra, voicing, np.asarray(vowels, dtype=np.float32), end_s)
+
+
+def _voicing(frames: FloatArray) -> tuple[FloatArray, float]:
+    """Voicing (F,) from the normalised autocorrelation, and the median period in samples."""
+    windowed = frames * np.hanning(_FFT).astype(np.float32)
+    power = np.abs(np.fft.rfft(windowed, 2 * _FFT)) ** 2
+    correlation = np.fft.irfft(power)[:, :_FFT]
+    taper = np.correlate(np.hanning(_FFT), np.hanning(_FFT), mode="full")[_FFT - 1 :]
+    taper = taper / taper[0]
+    shortest, longest = SAMPLE_RATE // 400, SAMPLE_RATE // 60
+    energy = np.maximum(correlation[:, :1], 1e-9)
+    normal = correlation[:, shortest:longest] / energy / taper[shortest:longest]
+    peak = normal.max(axis=1)
+    loud = correlation[:, 0] > 0.01 * np.percentile(correlation[:, 0], 95)
+    voiced = loud & (peak > 0.7)
+    period = shortest + float(np.median(normal[voiced].argmax(axis=1))) if voiced.any() else 100.0
+    return np.clip((peak - 0.35) / 0.35, 0.0, 1.0).astype(np.float32), period
+
+
+def _envelope(frames: FloatArray, order: int) -> FloatArray:
+    """(F, 64) real cepstra of the log envelope that lies on the peaks of the spectrum."""
+    spectrum = np.abs(np.fft.rfft(frames * np.hanning(_FFT).astype(np.float32)))
+    floor = spectrum.max() * 10 ** (_SILENCE_DB / 20)
+    log_spectrum = np.log(np.maximum(spectrum, max(float(floor), 1e-6)))
+    lifter = np.zeros(_FFT, dtype=np.float32)
+    lifter[:order] = lifter[_FFT - order + 1 :] = 1.0
+    envelope = log_spectrum
+    for _ in range(3):
+        cepstra = np.fft.irfft(envelope, _FFT) * lifter
+        smooth = np.fft.rfft(cepstra).real
+        envelope = np.maximum(log_spectrum, smooth)
+    return np.asarray(cepstra[:, :_N_CEPSTRA], dtype=np.float32)
+
+
+# --- the engines: each says lines as (16 kHz samples, phones)
+
+
+@dataclass(frozen=True)
+class _Phone:
+    start_s: float
+    end_s: float
+    vowel: bool
+
+
+_Said = tuple[FloatArray, list[_Phone]]
+
+
+def _say_flite(name: str, lines: Sequence[str]) -> list[_Said]:
+    return [_say_flite_line(name, line) for line in lines]
+
+
+def _say_flite_line(name: str, line: str) -> _Said:
+    with tempfile.TemporaryDirectory() as folder:
+        wav = Path(folder) / "said.wav"
+        command = ["flite", "-voice", name, "-t", line, "-psdur", "-o", str(wav)]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        samples, rate = soundfile.read(wav, dtype="float32")
+    marks = [mark.rsplit(":", 1) for mark in printed.split()]
+    return _resample(samples, rate), _cmu_phones([(n, float(end)) for n, end in marks])
+
+
+def _say_festival(name: str, lines: Sequence[str]) -> list[_Said]:
+    """One festival process for all lines; it prints a name and an end time for each segment."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = [f"({_FESTIVAL_VOICES[name]})"]
+        for i, line in enumerate(lines):
+            words = line.replace("\\", " ").replace('"', " ")
+            script += [
+                f'(set! u (SynthText "{words}"))',
+                f"(utt.save.wave u \"{folder}/{i}.wav\" 'riff)",
+                f'(format t "line {i}\\n")',
+                '(mapcar (lambda (s) (format t "%s %f\\n" (item.name s) (item.feat s \'end)))'
+                " (utt.relation.items u 'Segment))",
+            ]
+        program = Path(folder) / "say.scm"
+        program.write_text("\n".join(script))
+        command = ["festival", "-b", str(program)]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        marks: list[list[tuple[str, float]]] = []
+        for row in printed.splitlines():
+            label, _, value = row.partition(" ")
+            if label == "line":
+                marks.append([])
+            elif marks and value:
+                marks[-1].append((label, float(value)))
+        read = [soundfile.read(Path(folder) / f"{i}.wav", dtype="float32") for i in range(len(lines))]
+    return [
+        (_resample(samples, rate), _cmu_phones(m)) for (samples, rate), m in zip(read, marks, strict=True)
+    ]
+
+
+def _cmu_phones(marks: Sequence[tuple[str, float]]) -> list[_Phone]:
+    """Phones from (name, end time) rows in the CMU phone set; pauses are left out."""
+    starts = [0.0, *(end for _, end in marks)]
+    named = zip(marks, starts, strict=False)
+    return [_Phone(s, end, name in _CMU_VOWELS) for (name, end), s in named if name != "pau"]
+
+
+def _resample(samples: FloatArray, rate: int) -> FloatArray:
+    if rate == SAMPLE_RATE:
+        return samples
+    return np.asarray(soxr.resample(samples, rate, SAMPLE_RATE), dtype=np.float32)
+
+
+def _espeak_library_path() -> str | None:
+    for name in ("libespeak-ng.so.1", "libespeak-ng.1.dylib", "libespeak-ng.dylib"):
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            continue
+        return name
+    return None
+
+
+class _EspeakId(ctypes.Union):
+    _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
+
+
+class _EspeakEvent(ctypes.Structure):
+    """espeak_EVENT of the C interface (speak_lib.h)."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", _EspeakId),
+    )
+
+
+_EspeakCallback = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_EspeakEvent)
+)
+_EVENT_END_OF_LIST, _EVENT_PHONEME = 0, 7
+_RATE, _PITCH, _PITCH_RANGE = 1, 3, 4
+
+
+class _Espeak:
+    """The espeak-ng library, opened once a process: it speaks in memory and names its phones."""
+
+    def __init__(self) -> None:
+        path = _espeak_library_path()
+        if path is None:
+            raise RuntimeError("libespeak-ng is not installed (Debian: libespeak-ng1 espeak-ng)")
+        self._library = ctypes.CDLL(path)
+        self._audio: list[npt.NDArray[np.int16]] = []
+        self._marks: list[tuple[int, str]] = []
+        synchronous, phoneme_events, ipa = 2, 1, 2
+        self.rate = int(
+            self._library.espeak_Initialize(synchronous, 0, None, phoneme_events | ipa)
+        )
+        self._callback = _EspeakCallback(self._collect)  # must outlive the library's use of it
+        self._library.espeak_SetSynthCallback(self._callback)
+        self._library.espeak_SetParameter(_RATE, 150, 0)
+        self._library.espeak_SetParameter(_PITCH_RANGE, 0, 0)
+        self._library.espeak_SetParameter(_PITCH, 20, 0)
+
+    def _collect(self, samples: object, n: int, events: object) -> int:
+        if samples and n > 0:
+            self._audio.append(np.ctypeslib.as_array(samples, (n,)).copy())  # type: ignore[arg-type]
+        i = 0
+        while (event := events[i]).type != _EVENT_END_OF_LIST:  # type: ignore[index]
+            if event.type == _EVENT_PHONEME:
+                name = event.id.string.decode("utf-8", errors="replace")
+                self._marks.append((event.sample, name))
+            i += 1
+        return 0
+
+    def say(self, voice: str, line: str) -> _Said:
+        if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise RuntimeError(f"espeak-ng has no voice {voice!r}")
+        for parameter, value in ((_RATE, 150), (_PITCH_RANGE, 0), (_PITCH, 20)):
+            self._library.espeak_SetParameter(parameter, value, 0)
+        self._audio.clear()
+        self._marks.clear()
+        text = line.encode()
+        utf8 = 1
+        self._library.espeak_Synth(text, len(text) + 1, 0, 1, 0, utf8, None, None)
+        self._library.espeak_Synchronize()
+        if not self._audio:
+            raise RuntimeError(f"espeak-ng said nothing for {line!r}")
+        samples = np.concatenate(self._audio).astype(np.float32) / 32768
+        bounds = [*(s for s, _ in self._marks), len(samples)]
+        phones = [
+            _Phone(s / self.rate, e / self.rate, name[:1] in _IPA_VOWELS)
+            for (s, name), e in zip(self._marks, bounds[1:], strict=True)
+            if name
+        ]
+        return _resample(samples, self.rate), phones
+
+
+@functools.cache
+def _espeak() -> _Espeak:
+    return _Espeak()
+
+
+def _say_espeak(name: str, lines: Sequence[str]) -> list[_Said]:
+    return [_espeak().say(name, line) for line in lines]
