@@ -5,7 +5,8 @@
     ├── BadModel                  (ValueError) a bundle that is missing, damaged or of another kind
     ├── MissingRuntime            (ImportError) onnxruntime is absent, or installed twice
     ├── LibraryNotFound           (FileNotFoundError) no library at this place, or nothing published
-    ├── LibraryDamaged            (RuntimeError) a published file is not what its manifest says
+    ├── LibraryDamaged            (RuntimeError) a file of a library is not what was written
+    ├── LibraryNotWritable        (OSError) disk full, quota, no permission, read-only
     ├── LibraryLocked             (RuntimeError) another build holds the library; has ``holder``
     ├── NoSinging                 (ValueError) a query without enough singing to compare
     └── BadInput                  (ValueError) anything else in what the user asked for
@@ -48,7 +49,11 @@ class LibraryNotFound(LiviError, FileNotFoundError):
 
 
 class LibraryDamaged(LiviError, RuntimeError):
-    """A file of a published generation is not what its manifest says."""
+    """A published file is not what its manifest says, or the database cannot be read."""
+
+
+class LibraryNotWritable(LiviError, OSError):
+    """A library's folder takes no more: disk full, quota, no permission, read-only."""
 
 
 class LibraryLocked(LiviError, RuntimeError):
