@@ -1,0 +1,210 @@
+"""Where is singing: samples → probabilities of 3 s windows → segments to encode.
+
+The rule is that of LIVI (arXiv 2601.11262): windows of 3 s without overlap; the mean of their
+probabilities is the track's vocalness, and a track below λ is instrumental; windows of at least
+0.5 are sung; neighbouring sung windows join; each region is padded on both sides by up to 10 s;
+regions that touch merge; slices of 30 s, the last one filled with zeros. Padding stops at the ends
+of the file, a partial window at the end is filled with zeros.
+
+``SegmentOptions.paper()`` is that rule. A bundle's card may name other values that serve its
+encoder better: overlapping slices, tails with little singing dropped, weights by sung seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from livi_index.audio import SAMPLE_RATE
+from livi_index.errors import BadModel
+from livi_index.models import Bundle, Device
+
+BATCH_WINDOWS = 32
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a recording that becomes one vector.
+
+    ``vocalness`` is the mean probability of singing in it, ``sung_s`` how much of it lies in
+    windows that count as sung. It may be shorter than what the encoder takes.
+    """
+
+    start_s: float
+    end_s: float
+    vocalness: float
+    sung_s: float
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """How probabilities become segments; the defaults are the paper's."""
+
+    min_vocalness: float = 0.5  # λ: below it a track is instrumental
+    window_threshold: float = 0.5  # a window counts as sung from here on
+    padding_s: float = 10.0  # added on each side of a sung region
+    length_s: float = 30.0  # of a slice
+    hop_s: float = 30.0  # from one slice to the next
+    min_tail_sung_s: float = 0.0  # a region's short last slice needs this much singing
+    weighting: Literal["equal", "sung"] = "equal"  # of segments in a track's vector
+    window_s: float = 3.0  # that one probability speaks for
+
+    def __post_init__(self) -> None:
+        if not 0 < self.hop_s <= self.length_s or self.window_s <= 0 or self.padding_s < 0:
+            raise ValueError(f"segments of {self.length_s} s need a hop within it: {self}")
+        if self.weighting not in ("equal", "sung"):
+            raise ValueError(f"weighting is equal or sung, not {self.weighting!r}")
+
+    @classmethod
+    def paper(cls) -> SegmentOptions:
+        """Exactly the rule of the paper."""
+        return cls()
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle) -> SegmentOptions:
+        """What the bundle's card asks for. Raises BadModel for a field that does not exist."""
+        return cls._from_card(bundle.card.segments, f"the card of {bundle.path}")
+
+    @classmethod
+    def _from_card(cls, values: Mapping[str, Any], where: str) -> SegmentOptions:
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise BadModel(f"{where} has unknown segment options: {', '.join(unknown)}")
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise BadModel(f"{where} has segment options that cannot be used: {error}") from error
+
+
+class VocalDetector:
+    """The detector of a bundle, opened: samples → probability of singing per window.
+
+    Raises BadModel or MissingRuntime as ``Bundle.open`` does.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, threads: int | None = None, device: Device = "auto"
+    ) -> None:
+        spec = bundle.card.vocals
+        self.window_s = spec.window_s
+        self._window = round(spec.window_s * SAMPLE_RATE)
+        self._session = bundle.open(spec.file, threads=threads, device=device)
+        self.provider = self._session.provider
+
+    def probabilities(self, samples: FloatArray) -> FloatArray:
+        """(T,) float32 mono 16 kHz → (ceil(T / window),) float32 in 0…1; the last is padded."""
+        assert samples.ndim == 1 and samples.dtype == np.float32
+        n_full = len(samples) // self._window
+        n_whole = n_full * self._window
+        parts = [np.zeros(0, np.float32)]
+        if n_full:
+            windows = samples[:n_whole].reshape(n_full, self._window)
+            parts.append(self._session.run(windows, BATCH_WINDOWS))
+        if n_whole < len(samples):
+            last = np.zeros((1, self._window), np.float32)
+            last[0, : len(samples) - n_whole] = samples[n_whole:]
+            parts.append(self._session.run(last, BATCH_WINDOWS))
+        return np.concatenate(parts)
+
+
+def vocalness(probabilities: FloatArray) -> float:
+    """The mean probability of singing; 0 for a recording without windows."""
+    return float(probabilities.mean(dtype=np.float64)) if len(probabilities) else 0.0
+
+
+def segments(
+    probabilities: FloatArray, duration_s: float, options: SegmentOptions
+) -> list[Segment]:
+    """What of a recording is encoded, in order of time; empty for an instrumental one.
+
+    Where every slice would be dropped as a tail, the one with the most singing is kept.
+    """
+    if len(probabilities) == 0 or vocalness(probabilities) < options.min_vocalness:
+        return []
+    pieces: list[Segment] = []
+    tails: list[Segment] = []
+    for start_s, end_s in _padded_regions(probabilities, duration_s, options):
+        *whole, last = [
+            _segment(probabilities, slice_start_s, slice_end_s, duration_s, options)
+            for slice_start_s, slice_end_s in _slices(start_s, end_s, options)
+        ]
+        is_short = last.end_s - last.start_s < options.length_s
+        dropped = is_short and last.sung_s < options.min_tail_sung_s
+        pieces += whole
+        (tails if dropped else pieces).append(last)
+    if not pieces and tails:
+        pieces = [max(tails, key=lambda tail: tail.sung_s)]
+    return pieces
+
+
+def weights(pieces: Sequence[Segment], options: SegmentOptions) -> FloatArray:
+    """(N,) float32: what each segment counts in the vector of its track."""
+    if options.weighting == "sung":
+        # A slice between two regions may hold no sung window and still carries some of the song.
+        return np.array([max(piece.sung_s, 1.0) for piece in pieces], np.float32)
+    return np.ones(len(pieces), np.float32)
+
+
+def cut(samples: FloatArray, pieces: Sequence[Segment], length_s: float) -> FloatArray:
+    """(N, length) float32 windows of the samples, each filled with zeros after its segment."""
+    windows = np.zeros((len(pieces), round(length_s * SAMPLE_RATE)), np.float32)
+    for window, piece in zip(windows, pieces, strict=True):
+        first, last = round(piece.start_s * SAMPLE_RATE), round(piece.end_s * SAMPLE_RATE)
+        sound = samples[first : min(last, first + len(window))]
+        window[: len(sound)] = sound
+    return windows
+
+
+def cut_batches(
+    samples: FloatArray, pieces: Sequence[Segment], length_s: float, batch: int
+) -> Iterator[FloatArray]:
+    """The same windows, ``batch`` at a time: a day of radio never lies in memory twice."""
+    for first in range(0, len(pieces), batch):
+        yield cut(samples, pieces[first : first + batch], length_s)
+
+
+def _padded_regions(
+    probabilities: FloatArray, duration_s: float, options: SegmentOptions
+) -> list[tuple[float, float]]:
+    sung = np.concatenate([[False], probabilities >= options.window_threshold, [False]])
+    edges = np.flatnonzero(sung[1:] != sung[:-1]) * options.window_s
+    regions: list[tuple[float, float]] = []
+    for first_s, last_s in edges.reshape(-1, 2):
+        start_s = max(0.0, float(first_s) - options.padding_s)
+        end_s = min(duration_s, float(last_s) + options.padding_s)
+        if regions and start_s <= regions[-1][1]:
+            regions[-1] = (regions[-1][0], end_s)
+        elif start_s < end_s:
+            regions.append((start_s, end_s))
+    return regions
+
+
+def _slices(start_s: float, end_s: float, options: SegmentOptions) -> list[tuple[float, float]]:
+    """Slices from the start of a region until one reaches its end."""
+    beyond_s = max(0.0, end_s - start_s - options.length_s)
+    n_slices = 1 + int(np.ceil(round(beyond_s / options.hop_s, 9)))
+    starts_s = [start_s + i * options.hop_s for i in range(n_slices)]
+    return [(s, min(s + options.length_s, end_s)) for s in starts_s]
+
+
+def _segment(
+    probabilities: FloatArray,
+    start_s: float,
+    end_s: float,
+    duration_s: float,
+    options: SegmentOptions,
+) -> Segment:
+    first = int(start_s // options.window_s)
+    last = min(len(probabilities), int(np.ceil(end_s / options.window_s)))
+    window_starts_s = np.arange(first, last) * options.window_s
+    window_ends_s = np.minimum(window_starts_s + options.window_s, duration_s)
+    inside_s = np.minimum(window_ends_s, end_s) - np.maximum(window_starts_s, start_s)
+    heard = probabilities[first:last]
+    sung_s = inside_s[heard >= options.window_threshold].sum()
+    return Segment(start_s, end_s, float((heard * inside_s).sum() / inside_s.sum()), float(sung_s))
