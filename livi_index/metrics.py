@@ -22,8 +22,9 @@ import numpy.typing as npt
 
 DEFAULT_CUT = 10
 BLOCK_BYTES = 128 << 20
-# Items compared at once: few enough for a byte to count them, and for a tile to stay in cache.
+# Scores compared at once: few enough items for a byte to count, a tile that stays in cache.
 TILE_ITEMS = 255
+TILE_QUERIES = 512
 N_RESAMPLES = 1000
 INTERVAL = (0.025, 0.975)
 
@@ -257,8 +258,10 @@ class _Columns:
         ap, ap_at_cut = np.zeros((2, n_queries))
         nar = np.full(n_queries, np.nan)
         for rows in self._blocks():
-            relevant = self._relevant(rows)
-            ranks = _ranks(score_columns(rows), self.self_item[rows], relevant)
+            columns = score_columns(rows)
+            parts = [slice(i, i + TILE_QUERIES) for i in range(0, len(rows), TILE_QUERIES)]
+            own, relevant = self.self_item[rows], self._relevant(rows)
+            ranks = np.vstack([_ranks(columns[:, p], own[p], relevant[p]) for p in parts])
             n_relevant = self.n_relevant[rows]
             nth = np.arange(1, ranks.shape[1] + 1)
             real = nth <= n_relevant[:, None]
