@@ -1,0 +1,147 @@
+"""The order of imports is this literal; anything else fails. So do files and functions too long."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# A module imports only from lines above its own; modules of one line do not import each other.
+LAYERS = (
+    ("errors",),
+    ("containers", "records"),
+    ("database",),
+    ("audio", "scan", "metrics", "models", "store", "vectors"),
+    ("decode", "vocals", "encoders", "generations", "install"),
+    ("publishing",),
+    ("library",),
+    ("build",),
+    ("scale", "serve"),
+    ("cli",),
+    ("__main__",),
+)
+# Modules that may import less than all lines above them.
+NARROW = {
+    "containers": {"errors"},
+    "audio": {"errors", "containers"},
+    "scan": {"errors", "containers"},
+    "metrics": {"errors"},
+    "models": {"errors"},
+    "store": {"errors", "records", "database"},
+    "vectors": {"errors", "records"},
+    "decode": {"errors", "audio"},
+    "vocals": {"errors", "audio", "models"},
+    "encoders": {"errors", "audio", "models"},
+    "generations": {"errors", "records", "database", "store", "vectors"},
+    "install": {"errors", "models"},
+    "publishing": {"errors", "records", "database", "store", "vectors", "generations"},
+    "serve": {"errors", "models", "encoders", "vocals", "generations", "library"},
+    "__main__": {"cli"},
+}
+# cli imports these inside their commands: they bring packages that few users have.
+LATE = {"cli": {"scale", "serve"}}
+# The package's root names its version, and the few public names of the toolkit.
+ROOT_MAY_IMPORT = {"errors", "library", "build"}
+
+WORKSHOP = ("catalogs", "export", "benchmarks")
+WORKSHOP_MAY_IMPORT = {
+    "catalogs": {"errors", "audio", "scan"},
+    "export": {"errors", "audio", "vocals", "encoders", "models", "metrics"},
+    "benchmarks": {module for layer in LAYERS for module in layer},
+}
+NEIGHBOURS = {"catalogs": set(), "export": {"catalogs"}, "benchmarks": {"catalogs", "export"}}
+# What the product's users do not install.
+NEVER_IN_THE_PRODUCT = {"torch", "onnx", "onnxscript", "scipy", "pyworld", *WORKSHOP}
+
+MAX_FILE_LINES = 600
+MAX_FUNCTION_LINES = 80
+
+PRODUCT = sorted((ROOT / "livi_index").glob("*.py"))
+SHOP = sorted(path for folder in WORKSHOP for path in (ROOT / folder).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imported(path: Path, *, late: bool) -> set[str]:
+    """Dotted names that a file imports: at its top, or anywhere where ``late`` ones count too."""
+    tree = ast.parse(path.read_text())
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in inside and not late:
+            continue
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)} imports relatively"
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def siblings(names: set[str], package: str = "livi_index") -> set[str]:
+    """Modules of a package among dotted names; the package's version is nobody's module."""
+    parts = {tuple(name.split(".")) for name in names}
+    return {p[1] for p in parts if p[0] == package and len(p) > 1} - {"__version__"}
+
+
+def allowed(module: str) -> set[str]:
+    line = next(i for i, layer in enumerate(LAYERS) if module in layer)
+    above = {name for layer in LAYERS[:line] for name in layer}
+    return above & NARROW.get(module, above)
+
+
+def test_the_lists_name_modules_once_and_fit_each_other() -> None:
+    modules = [module for layer in LAYERS for module in layer]
+    assert len(modules) == len(set(modules))
+    assert {*NARROW, *LATE} <= set(modules)
+    for module, names in NARROW.items():
+        assert names <= allowed(module), module
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=name_of)
+def test_modules_import_only_from_above(path: Path) -> None:
+    used = imported(path, late=True)
+    assert not {name.split(".")[0] for name in used} & NEVER_IN_THE_PRODUCT
+    if path.stem == "__init__":
+        assert siblings(used) <= ROOT_MAY_IMPORT
+        return
+    assert any(path.stem in layer for layer in LAYERS), f"{path.stem} has no place in LAYERS"
+    assert siblings(used) <= allowed(path.stem)
+    assert not siblings(imported(path, late=False)) & LATE.get(path.stem, set())
+
+
+def test_the_package_is_flat() -> None:
+    folders = {path.parent for path in (ROOT / "livi_index").rglob("*.py")}
+    assert folders == {ROOT / "livi_index"}
+
+
+@pytest.mark.parametrize("path", SHOP, ids=name_of)
+def test_the_workshop_imports_only_what_it_may(path: Path) -> None:
+    folder = path.relative_to(ROOT).parts[0]
+    used = imported(path, late=True)
+    assert siblings(used) <= WORKSHOP_MAY_IMPORT[folder]
+    neighbours = {name.split(".")[0] for name in used} & set(WORKSHOP) - {folder}
+    assert neighbours <= NEIGHBOURS[folder]
+    if folder == "benchmarks":
+        early = {name.split(".")[0] for name in imported(path, late=False)}
+        assert not early & {"export", "torch"}, "inside the functions that need it"
+
+
+@pytest.mark.parametrize("path", PRODUCT + SHOP + TESTS, ids=name_of)
+def test_files_and_functions_are_short(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MAX_FILE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+            assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, node.name
