@@ -218,7 +218,7 @@ class ShardedIndex:
 
     def __init__(self, dim: int, *, shard_size: int = SHARD_SIZE) -> None:
         self.dim = dim
-        self._shard_size = shard_size
+        self.shard_size = shard_size
         self._shards: list[VectorIndex] = []
         self._saved: list[Path | None] = []  # where an unchanged shard lies; None once changed
 
@@ -252,12 +252,12 @@ class ShardedIndex:
         done = 0
         while done < len(keys):
             shard = self._growing()
-            part = slice(done, done + self._shard_size - len(shard))
+            part = slice(done, done + self.shard_size - len(shard))
             shard.add(keys[part], vectors[part], threads=threads)
             done += len(keys[part])
 
     def _growing(self) -> VectorIndex:
-        if not self._shards or len(self._shards[-1]) >= self._shard_size:
+        if not self._shards or len(self._shards[-1]) >= self.shard_size:
             self._shards.append(VectorIndex(self.dim))
             self._saved.append(None)
         elif (path := self._saved[-1]) is not None:

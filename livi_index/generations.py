@@ -1,0 +1,434 @@
+"""What readers open: immutable snapshots of a library, each whole, checked and named.
+
+    published/000007/            one generation; nothing in it ever changes
+        manifest.json            model, counts, parameters, SHA-256 and size of every file
+        catalog.duckdb           what is known of files and recordings, without vectors
+        recordings.lyrics.00.usearch    one vector a recording, key = recording id
+        segments.lyrics.00.usearch …    one vector a segment, key = segment id
+        segments.lyrics.npy      (n,) SEGMENT_DTYPE: times of the segments, grouped by recording
+        recordings.lyrics.npy    (n,) SPAN_DTYPE: where each recording's segments are in that
+    CURRENT                      number and manifest's SHA-256 of the one to open
+
+``current`` opens it. Every file is compared with its SHA-256 before it is used; what was compared
+is remembered in ``verified.json`` for as long as inode, size and times stay the same. A reader
+holds a shared lock on the manifest, by which the clean-up sees that it must wait.
+
+The vector files may hold more than the two tables: what has left the library stays in them until
+it is a tenth, and is filtered from every answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, Self
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from livi_index.database import PUBLISHED, open_catalog, translated
+from livi_index.errors import LibraryDamaged, LibraryNotFound
+from livi_index.records import SEGMENT_DTYPE, FloatArray, IntArray, StoreState
+from livi_index.vectors import Matches, SavedFile, ShardedIndex, best, saved_file, write_whole
+
+FORMAT = 1
+CURRENT = "CURRENT"
+VERIFIED = "verified.json"
+MANIFEST = "manifest.json"
+CATALOG = "catalog.duckdb"
+
+SPAN_DTYPE = np.dtype([("recording_id", "<i8"), ("first", "<i8"), ("count", "<i8")])
+
+
+@dataclass(frozen=True)
+class SpaceInfo:
+    """One space of a generation; ``recordings`` and ``segments`` are those that answer, ``dead``
+    counts vectors of both kinds that are still in the files but no longer answer."""
+
+    name: str
+    dim: int
+    recordings: int
+    segments: int
+    dead: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a generation says of itself."""
+
+    format: int
+    generation: int
+    created_at: float
+    model_id: str
+    model_name: str
+    model_version: str
+    store: StoreState
+    spaces: tuple[SpaceInfo, ...]
+    counts: Mapping[str, int]
+    parameters: Mapping[str, int | str]
+    libraries: Mapping[str, str]
+    files: tuple[SavedFile, ...]
+
+    def to_bytes(self) -> bytes:
+        """The one way in which it is written."""
+        return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Manifest:
+        """Read what ``to_bytes`` wrote; ValueError, TypeError or KeyError for anything else."""
+        values = json.loads(content)
+        if values["format"] != FORMAT:
+            raise ValueError(f"format {values['format']}, not {FORMAT}")
+        values["store"] = StoreState(*values["store"])
+        values["spaces"] = tuple(SpaceInfo(**space) for space in values["spaces"])
+        values["files"] = tuple(SavedFile(**file) for file in values["files"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class RecordingInfo:
+    """What to show of a recording: its first place, preferring one with a title, and its tags."""
+
+    recording_id: int
+    path: Path
+    duration_s: float
+    truncated: bool
+    title: str | None
+    artist: str | None
+    album: str | None
+    year: int | None
+    isrc: str | None
+    work: str | None
+
+
+class _Space:
+    """The files of one space, mapped."""
+
+    def __init__(self, folder: Path, info: SpaceInfo, files: Iterable[SavedFile]) -> None:
+        names = sorted(file.name for file in files)
+
+        def index(stem: str) -> ShardedIndex:
+            wanted = re.compile(re.escape(stem) + r"\.\d+\.usearch")
+            paths = [folder / name for name in names if wanted.fullmatch(name)]
+            return ShardedIndex.open(paths, dim=info.dim)
+
+        self.info = info
+        self.recordings = index(f"recordings.{info.name}")
+        self.segments = index(f"segments.{info.name}")
+        self.table = _table(folder / f"segments.{info.name}.npy", SEGMENT_DTYPE)
+        self.spans = _table(folder / f"recordings.{info.name}.npy", SPAN_DTYPE)
+
+    # Columns side by side in memory, as a search in them needs; made when first needed.
+
+    @cached_property
+    def segment_ids(self) -> IntArray:
+        return np.ascontiguousarray(self.table["segment_id"])
+
+    @cached_property
+    def recording_ids(self) -> IntArray:
+        return np.ascontiguousarray(self.spans["recording_id"])
+
+
+class Generation:
+    """One published state of a library, open for questions; made by ``current``.
+
+    Answers come from this generation alone, however many are published meanwhile. Methods may be
+    called from several threads. ``space`` names the space that is meant.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, hold: IO[bytes]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._hold = hold
+        self._spaces = {s.name: _Space(folder, s, manifest.files) for s in manifest.spaces}
+        self._catalog: duckdb.DuckDBPyConnection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the clean-up have it; arrays that were handed out stay valid."""
+        if self._catalog is not None:
+            self._catalog.close()
+        self._hold.close()
+
+    @property
+    def id(self) -> int:
+        return self.manifest.generation
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        return self.manifest.counts
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        return tuple(self._spaces)
+
+    def index_of_recordings(self, space: str) -> ShardedIndex:
+        """The vector files themselves, with what is dead in them."""
+        return self._space(space).recordings
+
+    def index_of_segments(self, space: str) -> ShardedIndex:
+        """The vector files themselves, with what is dead in them."""
+        return self._space(space).segments
+
+    def segments(self, space: str) -> NDArray[np.void]:
+        """All segments (n,) SEGMENT_DTYPE, by segment id, which groups them by recording."""
+        return self._space(space).table
+
+    def recording_ids(self, space: str) -> IntArray:
+        """All recordings (n,) that have a vector in the space, ascending."""
+        return self._space(space).recording_ids
+
+    def search_recordings(
+        self, queries: FloatArray, k: int, space: str, *, threads: int = 0
+    ) -> Matches:
+        """The k recordings nearest to each query (N, dim); keys are recording ids."""
+        of = self._space(space)
+        return _search(of.recordings, of.recording_ids, queries, k, threads)
+
+    def search_segments(
+        self, queries: FloatArray, k: int, space: str, *, threads: int = 0
+    ) -> Matches:
+        """The k segments nearest to each query (N, dim); keys are segment ids."""
+        of = self._space(space)
+        return _search(of.segments, of.segment_ids, queries, k, threads)
+
+    def segments_of(self, recording_ids: IntArray, space: str) -> NDArray[np.void]:
+        """The segments (n,) SEGMENT_DTYPE of these recordings, in their order; none for others."""
+        of = self._space(space)
+        spans = of.spans[_rows(of.recording_ids, recording_ids)]
+        parts = [of.table[s["first"] : s["first"] + s["count"]] for s in spans]
+        return np.concatenate([np.zeros(0, SEGMENT_DTYPE), *parts])
+
+    def recordings_of(self, segment_ids: IntArray, space: str) -> IntArray:
+        """The recording (n,) of each of these segments; KeyError for one that is not here."""
+        of = self._space(space)
+        rows = _rows(of.segment_ids, segment_ids)
+        if len(rows) != len(segment_ids):
+            raise KeyError("segments that are not in this generation")
+        return np.asarray(of.table["recording_id"][rows], np.int64)
+
+    def segment_vectors(self, segment_ids: IntArray, space: str) -> NDArray[np.float32]:
+        """The vectors (n, dim) of these segments; KeyError for one that is not here."""
+        return self._space(space).segments.get(segment_ids)
+
+    def recording_vectors(self, recording_ids: IntArray, space: str) -> NDArray[np.float32]:
+        """The vectors (n, dim) of these recordings; KeyError for one that is not here."""
+        return self._space(space).recordings.get(recording_ids)
+
+    def metadata(self, recording_ids: Iterable[int]) -> dict[int, RecordingInfo]:
+        """What is known of these recordings, of those that are here; also of instrumentals."""
+        rows = self.ask(
+            """
+            SELECT DISTINCT ON (f.recording_id) f.recording_id, f.path, r.duration_s,
+                coalesce(a.truncated, false), f.title, f.artist, f.album, f.year, f.isrc, f.work
+            FROM files f JOIN recordings r USING (recording_id)
+            LEFT JOIN (SELECT recording_id, bool_or(truncated) AS truncated
+                       FROM analyses GROUP BY recording_id) a USING (recording_id)
+            WHERE f.recording_id IN (SELECT unnest(?::BIGINT[]))
+            ORDER BY f.recording_id, f.title IS NULL, f.path
+            """,
+            [[int(number) for number in recording_ids]],
+        )
+        return {row[0]: RecordingInfo(row[0], Path(os.fsdecode(row[1])), *row[2:]) for row in rows}
+
+    def paths(self, recording_ids: Iterable[int]) -> dict[int, list[Path]]:
+        """Every place where each of these recordings lies, in order."""
+        rows = self.ask(
+            "SELECT recording_id, path FROM files"
+            " WHERE recording_id IN (SELECT unnest(?::BIGINT[])) ORDER BY recording_id, path",
+            [[int(number) for number in recording_ids]],
+        )
+        found: dict[int, list[Path]] = {}
+        for number, path in rows:
+            found.setdefault(number, []).append(Path(os.fsdecode(path)))
+        return found
+
+    def recording_at(self, path: str | Path) -> int | None:
+        """The recording that lies at a path (absolute, as it was walked), if one does."""
+        rows = self.ask("SELECT recording_id FROM files WHERE path = ?", [os.fsencode(path)])
+        return int(rows[0][0]) if rows else None
+
+    def ask(self, query: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of the catalog (tables files, recordings, analyses, failures, runs)."""
+        path = self.folder / CATALOG
+        if self._catalog is None:
+            self._catalog = open_catalog(path)
+        with translated(path), self._catalog.cursor() as cursor:
+            return cursor.execute(query, list(values)).fetchall()
+
+    def _space(self, name: str) -> _Space:
+        if name not in self._spaces:
+            raise KeyError(f"no space {name!r} here; there are: {', '.join(self._spaces)}")
+        return self._spaces[name]
+
+
+def current(library_dir: str | Path, *, recheck: bool = False) -> Generation:
+    """Open what a library answers with.
+
+    LibraryNotFound where nothing is published; LibraryDamaged where a file is not what was
+    published, naming it. ``recheck`` compares every byte again, whatever was compared before.
+    """
+    library = Path(library_dir)
+    name = _read_current(library)
+    while True:
+        try:
+            return _open(library, *name, recheck)
+        except LibraryDamaged:
+            # It may have been cleaned away between these two steps.
+            if (now := _read_current(library)) == name:
+                raise
+            name = now
+
+
+def folder_name(generation: int) -> str:
+    """The name of a generation's folder."""
+    return f"{generation:06}"
+
+
+def name_current(library: Path, generation: int, manifest_sha256: str) -> None:
+    """Make a generation the one that is opened from now on."""
+    write_whole(library / CURRENT, f"{folder_name(generation)} {manifest_sha256}\n".encode())
+
+
+def generations(library: Path) -> list[int]:
+    """The numbers of all generations on the disk, oldest first."""
+    folder = library / PUBLISHED
+    names = os.listdir(folder) if folder.is_dir() else []
+    return sorted(int(name) for name in names if re.fullmatch(r"\d{6,}", name))
+
+
+def _read_current(library: Path) -> tuple[int, str]:
+    try:
+        text = (library / CURRENT).read_text("ascii", "replace")
+    except FileNotFoundError:
+        if generations(library):
+            raise _damaged(library / CURRENT, "is missing") from None
+        raise LibraryNotFound(
+            f"{library} holds nothing to ask yet; `livi-index build FOLDER` fills it"
+        ) from None
+    if not (parts := re.fullmatch(r"(\d{6,}) ([0-9a-f]{64})\n", text)):
+        raise _damaged(library / CURRENT, "does not name a generation")
+    return int(parts[1]), parts[2]
+
+
+def _open(library: Path, generation: int, digest: str, recheck: bool) -> Generation:
+    folder = library / PUBLISHED / folder_name(generation)
+    with contextlib.ExitStack() as undo:
+        try:
+            hold = undo.enter_context((folder / MANIFEST).open("rb"))
+        except FileNotFoundError:
+            raise _damaged(folder / MANIFEST, "is missing") from None
+        with contextlib.suppress(OSError):  # no locks on this file system, so no protection
+            fcntl.flock(hold, fcntl.LOCK_SH)
+        content = hold.read()
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise _damaged(folder / MANIFEST, "is not the one that was published")
+        try:
+            manifest = Manifest.from_bytes(content)
+        except (ValueError, TypeError, KeyError) as error:
+            raise _damaged(folder / MANIFEST, f"cannot be read ({error})") from error
+        _verify(library, folder, manifest, recheck)
+        opened = Generation(folder, manifest, hold)
+        undo.pop_all()
+        return opened
+
+
+def _verify(library: Path, folder: Path, manifest: Manifest, recheck: bool) -> None:
+    known = {} if recheck else _remembered(library)
+    fresh = False
+    for file in manifest.files:
+        path = folder / file.name
+        try:
+            if known.get(f"{folder.name}/{file.name}") != [*_looks(path), file.sha256]:
+                fresh = True
+                if saved_file(path) != file:
+                    raise _damaged(path, "is not what was published")
+        except FileNotFoundError:
+            raise _damaged(path, "is missing") from None
+    if fresh:
+        remember(library, folder, manifest)
+
+
+def remember(library: Path, folder: Path, manifest: Manifest) -> None:
+    """Note that the files of a generation were compared, so that they need not be again."""
+    with contextlib.suppress(OSError):  # a library may be read-only
+        seen = {
+            f"{folder.name}/{file.name}": [*_looks(folder / file.name), file.sha256]
+            for file in manifest.files
+        }
+        write_whole(library / VERIFIED, json.dumps(seen, indent=1).encode())
+
+
+def _looks(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _remembered(library: Path) -> dict[str, list[int | str]]:
+    try:
+        known = json.loads((library / VERIFIED).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _damaged(path: Path, what: str) -> LibraryDamaged:
+    return LibraryDamaged(
+        f"{path} {what}; `livi-index build` makes it anew from the library's database, without"
+        " computing anything again"
+    )
+
+
+def _table(path: Path, dtype: np.dtype[np.void]) -> NDArray[np.void]:
+    try:
+        # An array without rows cannot be mapped.
+        empty = np.load(path, mmap_mode=None) if path.stat().st_size < 1024 else None
+        table: NDArray[np.void] = np.load(path, mmap_mode="r") if empty is None else empty
+    except (OSError, ValueError) as error:
+        raise _damaged(path, f"cannot be read ({error})") from error
+    if table.dtype != dtype or table.ndim != 1:
+        raise _damaged(path, "is a table of another kind")
+    # Seen as a plain array: slices of np.memmap cost ten times as much.
+    return np.asarray(table).view(np.ndarray)
+
+
+def _rows(ascending: NDArray[np.int64], wanted: IntArray) -> IntArray:
+    """Where the wanted values are, in their order; those that are not there are left out."""
+    wanted = np.asarray(wanted, np.int64)
+    at = np.searchsorted(ascending, wanted)
+    inside = at < len(ascending)
+    inside[inside] = ascending[at[inside]] == wanted[inside]
+    return np.asarray(at[inside], np.int64)
+
+
+def _search(
+    index: ShardedIndex, living: NDArray[np.int64], queries: FloatArray, k: int, threads: int
+) -> Matches:
+    """Search, and widen the search until the dead that were met leave k living, or there are no
+    more."""
+    if len(living) == len(index):
+        return index.search(queries, k, threads=threads)
+    k = min(k, len(living))
+    asked = min(2 * k, len(index))
+    while True:
+        found = index.search(queries, asked, threads=threads)
+        at = np.minimum(np.searchsorted(living, found.keys), max(len(living) - 1, 0))
+        alive = living[at] == found.keys if len(living) else np.zeros(found.keys.shape, np.bool_)
+        answer = best(found.keys, np.where(alive, found.scores, -np.inf), k)
+        if asked >= len(index) or (answer.counts >= k).all():
+            return answer
+        asked = min(2 * asked, len(index))

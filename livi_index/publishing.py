@@ -1,0 +1,350 @@
+"""Making a generation: build it beside, check it, name it.
+
+Vectors are taken over from the generation that is current, and only what is new is added from the
+database; files in which nothing changed are linked. All is made anew when the current one is of
+another model or damaged, when the database has another history (a backup was put back), or when
+more than a tenth of the vectors are dead. Until the last step, which replaces ``CURRENT``, readers
+see nothing of it; a crash at any moment leaves what was current, and leftovers go next time.
+
+The caller holds ``write_lock``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livi_index import vectors
+from livi_index.database import PUBLISHED, open_catalog, translated
+from livi_index.errors import LibraryDamaged, LibraryNotFound
+from livi_index.generations import (
+    CATALOG,
+    FORMAT,
+    MANIFEST,
+    SPAN_DTYPE,
+    Generation,
+    Manifest,
+    SpaceInfo,
+    current,
+    folder_name,
+    generations,
+    name_current,
+    remember,
+)
+from livi_index.records import IntArray, VectorChunk
+from livi_index.store import Store
+from livi_index.vectors import SHARD_SIZE, SavedFile, ShardedIndex, saved_file, sync
+
+PARAMETERS: dict[str, int | str] = {
+    "metric": vectors.METRIC,
+    "dtype": vectors.DTYPE,
+    "connectivity": vectors.CONNECTIVITY,
+    "expansion_add": vectors.EXPANSION_ADD,
+    "expansion_search": vectors.EXPANSION_SEARCH,
+}
+SAMPLE = 32  # vectors of each index that must find themselves
+SELF_SCORE = 0.999
+FOUND_SHARE = 0.5  # a graph search misses some, in a wrong file it misses nearly all
+LEFTOVER = ".tmp-"
+
+VectorsOf = Callable[[IntArray], Iterator[VectorChunk]]
+
+
+@dataclass(frozen=True)
+class Space:
+    """A space of a model: its name and the dimension of its vectors."""
+
+    name: str
+    dim: int
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """The model whose vectors are published."""
+
+    model_id: str
+    name: str
+    version: str
+    spaces: tuple[Space, ...]
+
+
+@dataclass(frozen=True)
+class PublishOptions:
+    threads: int = 0  # for building the graphs; 0 is all, 1 makes the same bytes every time
+    keep: int = 3  # generations that stay on the disk
+    shard_size: int = SHARD_SIZE  # vectors in one file
+    dead_share: float = 0.1  # of an index, above which it is made anew
+
+
+@dataclass(frozen=True)
+class Publication:
+    """The generation that is current now, and whether it is a new one."""
+
+    generation: int
+    fresh: bool
+
+
+def publish(
+    store: Store,
+    library_dir: str | Path,
+    model: PublishedModel,
+    options: PublishOptions | None = None,
+) -> Publication:
+    """Make what the database holds of a model the current generation, if it is not already.
+
+    LibraryNotWritable where the disk refuses, LibraryDamaged if the new files do not pass their
+    checks; what was current stays so in both cases.
+    """
+    library, options = Path(os.path.realpath(library_dir)), options or PublishOptions()
+    with contextlib.ExitStack() as stack:
+        base = _base(store, library, model)
+        if base is not None:
+            stack.enter_context(base)
+            spaces = tuple(Space(info.name, info.dim) for info in base.manifest.spaces)
+            if base.manifest.store == store.state and spaces == model.spaces:
+                return Publication(base.id, fresh=False)
+        with translated(library / PUBLISHED):
+            return _publish(store, library, model, options, base)
+
+
+def _base(store: Store, library: Path, model: PublishedModel) -> Generation | None:
+    """The current generation, if a new one can go on from it."""
+    try:
+        base = current(library)
+    except (LibraryDamaged, LibraryNotFound):
+        return None
+    manifest = base.manifest
+    same = (manifest.model_id, manifest.parameters) == (model.model_id, PARAMETERS)
+    if same and store.remembers(manifest.store):
+        return base
+    base.close()
+    return None
+
+
+def _publish(
+    store: Store,
+    library: Path,
+    model: PublishedModel,
+    options: PublishOptions,
+    base: Generation | None,
+) -> Publication:
+    published = library / PUBLISHED
+    published.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(published)
+    number = max([0, *generations(library)]) + 1
+    draft, final = published / f"{LEFTOVER}{number}", published / folder_name(number)
+    draft.mkdir()
+    try:
+        manifest = _write(store, draft, number, model, options, base)
+        _check(store, draft, manifest)
+        digest = hashlib.sha256((draft / MANIFEST).read_bytes()).hexdigest()
+        for path in draft.iterdir():
+            sync(path)
+        sync(draft)
+        os.rename(draft, final)
+        sync(published)
+        name_current(library, number, digest)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    _clean_up(library, options.keep, number)
+    # Last, since unlinking older names of the same files has touched their times.
+    remember(library, final, manifest)
+    return Publication(number, fresh=True)
+
+
+def _write(
+    store: Store,
+    draft: Path,
+    number: int,
+    model: PublishedModel,
+    options: PublishOptions,
+    base: Generation | None,
+) -> Manifest:
+    state = store.state
+    spaces, files = [], []
+    for space in model.spaces:
+        info, written = _write_space(store, draft, model.model_id, space, options, base)
+        spaces.append(info)
+        files += written
+    store.export_catalog(draft / CATALOG, model.model_id)
+    files.append(saved_file(draft / CATALOG))
+    manifest = Manifest(
+        format=FORMAT,
+        generation=number,
+        created_at=time.time(),
+        model_id=model.model_id,
+        model_name=model.name,
+        model_version=model.version,
+        store=state,
+        spaces=tuple(spaces),
+        counts=_counts(draft / CATALOG),
+        parameters=PARAMETERS,
+        libraries={name: version(name) for name in ("duckdb", "numpy", "usearch")},
+        files=tuple(files),
+    )
+    (draft / MANIFEST).write_bytes(manifest.to_bytes())
+    return manifest
+
+
+def _write_space(
+    store: Store,
+    draft: Path,
+    model_id: str,
+    space: Space,
+    options: PublishOptions,
+    base: Generation | None,
+) -> tuple[SpaceInfo, list[SavedFile]]:
+    name = space.name
+    table = store.segments(model_id, name)
+    spans = _spans(table)
+    old_recordings = old_segments = None
+    stale = np.zeros(0, np.int64)
+    if base is not None and Space(name, space.dim) in _spaces_of(base):
+        old_recordings, old_segments = base.index_of_recordings(name), base.index_of_segments(name)
+        stale = store.reanalysed(model_id, name, base.manifest.store)
+    recordings = _filled(
+        space.dim,
+        old_recordings,
+        np.ascontiguousarray(spans["recording_id"]),
+        stale,
+        lambda ids: store.recording_vectors(model_id, name, ids),
+        options,
+    )
+    segments = _filled(
+        space.dim,
+        old_segments,
+        np.ascontiguousarray(table["segment_id"]),
+        np.zeros(0, np.int64),  # a new analysis has new segment ids
+        lambda ids: store.segment_vectors(model_id, name, ids),
+        options,
+    )
+    files = [
+        *recordings.save(draft, f"recordings.{name}"),
+        *segments.save(draft, f"segments.{name}"),
+        _save_table(draft / f"recordings.{name}.npy", spans),
+        _save_table(draft / f"segments.{name}.npy", table),
+    ]
+    dead = len(recordings) + len(segments) - len(spans) - len(table)
+    return SpaceInfo(name, space.dim, len(spans), len(table), dead), files
+
+
+def _spaces_of(generation: Generation) -> set[Space]:
+    return {Space(info.name, info.dim) for info in generation.manifest.spaces}
+
+
+def _filled(
+    dim: int,
+    old: ShardedIndex | None,
+    living: IntArray,
+    stale: IntArray,
+    vectors_of: VectorsOf,
+    options: PublishOptions,
+) -> ShardedIndex:
+    """The old index with what it lacks, or a new one; ``stale`` keys have other vectors now."""
+    index = ShardedIndex(dim, shard_size=options.shard_size)
+    if old is not None and not old.contains(stale).any():
+        n_dead = len(old) - int(old.contains(living).sum())
+        if n_dead <= options.dead_share * len(old):
+            index, old.shard_size = old, options.shard_size
+    for chunk in vectors_of(living[~index.contains(living)]):
+        index.add(chunk.ids, chunk.vectors, threads=options.threads)
+    assert index.contains(living).all()
+    return index
+
+
+def _spans(table: NDArray[np.void]) -> NDArray[np.void]:
+    numbers, first, counts = np.unique(table["recording_id"], return_index=True, return_counts=True)
+    spans = np.zeros(len(numbers), SPAN_DTYPE)
+    spans["recording_id"], spans["first"], spans["count"] = numbers, first, counts
+    last = table["recording_id"][first + counts - 1]
+    assert (last == numbers).all(), "the segments of a recording are numbered in a row"
+    return spans
+
+
+def _save_table(path: Path, table: NDArray[np.void]) -> SavedFile:
+    np.save(path, table)
+    return saved_file(path)
+
+
+def _counts(catalog: Path) -> dict[str, int]:
+    queries = {
+        "files": "SELECT count(*) FROM files",
+        "recordings": "SELECT count(*) FROM recordings",
+        "indexed": "SELECT count(DISTINCT recording_id) FROM analyses WHERE n_segments > 0",
+        "instrumental": "SELECT count(*) FROM recordings ANTI JOIN (SELECT recording_id FROM"
+        " analyses WHERE n_segments > 0) USING (recording_id) SEMI JOIN analyses"
+        " USING (recording_id)",
+        "truncated": "SELECT count(DISTINCT recording_id) FROM analyses WHERE truncated",
+        "segments": "SELECT coalesce(sum(n_segments), 0)::BIGINT FROM analyses",
+        "failures": "SELECT count(*) FROM failures",
+    }
+    with open_catalog(catalog) as connection:
+        rows = {name: connection.execute(query).fetchone() for name, query in queries.items()}
+    return {name: int(row[0]) if row else 0 for name, row in rows.items()}
+
+
+def _check(store: Store, draft: Path, manifest: Manifest) -> None:
+    for file in manifest.files:
+        if saved_file(draft / file.name) != file:
+            raise LibraryDamaged(f"{draft / file.name} is not what was written into it")
+    model_id = manifest.model_id
+    with (draft / MANIFEST).open("rb") as hold, Generation(draft, manifest, hold) as made:
+        for space in made.spaces:
+            ids = _sample(made.recording_ids(space))
+            truth = store.recording_vectors(model_id, space, ids)
+            _check_index(draft, made.index_of_recordings(space), truth)
+            ids = _sample(made.segments(space)["segment_id"])
+            truth = store.segment_vectors(model_id, space, ids)
+            _check_index(draft, made.index_of_segments(space), truth)
+
+
+def _check_index(draft: Path, index: ShardedIndex, truth: Iterator[VectorChunk]) -> None:
+    for chunk in truth:
+        expected = chunk.vectors.astype(np.float32)
+        same = np.array_equal(index.get(chunk.ids), expected)
+        top = index.search(expected, 1, threads=1).scores[:, 0]
+        if not same or np.mean(top >= SELF_SCORE) < FOUND_SHARE:
+            raise LibraryDamaged(
+                f"{draft}: a new index does not find what is in it; nothing was published"
+            )
+
+
+def _sample(ids: IntArray) -> IntArray:
+    chosen = np.random.default_rng(0).permutation(len(ids))[:SAMPLE]
+    return np.asarray(ids[np.sort(chosen)], np.int64)
+
+
+def _remove_leftovers(published: Path) -> None:
+    for path in published.glob(f"{LEFTOVER}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _clean_up(library: Path, keep: int, now: int) -> None:
+    published = library / PUBLISHED
+    for number in generations(library)[:-keep]:
+        if number != now:
+            with contextlib.suppress(OSError):
+                _remove(published / folder_name(number))
+    _remove_leftovers(published)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a generation; BlockingIOError, an OSError, while a reader holds it."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(FileNotFoundError):
+            hold = stack.enter_context((folder / MANIFEST).open("rb"))
+            fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Under another name first, so that no half of it is ever taken for a generation.
+        os.rename(folder, folder.with_name(f"{LEFTOVER}{folder.name}"))
