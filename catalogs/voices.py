@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +29,7 @@ import soundfile
 import soxr
 
 FloatArray = npt.NDArray[np.float32]
-Engine = Literal["espeak", "flite", "festival"]
+Engine = Literal["espeak", "flite", "festival", "recording"]
 
 SAMPLE_RATE = 16_000
 HOP = 80  # samples: one frame every 5 ms
@@ -121,8 +121,34 @@ def speak(voice: Voice, text: str) -> Spoken:
 def speak_lines(voice: Voice, lines: Sequence[str]) -> list[Spoken]:
     """``speak`` for several lines; engines that start slowly are started once."""
     engines = {"espeak": _say_espeak, "flite": _say_flite, "festival": _say_festival}
+    if voice.engine not in engines:
+        raise ValueError(f"{voice} is a recording and cannot speak new lines")
     spoken = engines[voice.engine](voice.name, lines)
     return [_take_apart(voice, text, *said) for text, said in zip(lines, spoken, strict=True)]
+
+
+def take_apart_recording(samples: FloatArray, voice: Voice) -> Spoken | None:
+    """A few seconds of somebody speaking, ready to be sung; None where nobody speaks.
+
+    (T,) float32 at 16 kHz. Syllables are the peaks of loudness of what is voiced, at least 0.12 s
+    apart; a vowel is taken to last 50 ms to both sides of its peak.
+    """
+    phones = [_Phone(0.0, len(samples) / SAMPLE_RATE, vowel=False)]
+    spoken = _take_apart(voice, "", samples, phones)
+    loudness = np.exp(spoken.cepstra[:, 0]) * spoken.voicing
+    loudness = np.convolve(loudness, np.hanning(13)[1:-1], mode="same")
+    middle = loudness[1:-1]
+    peaks = 1 + np.flatnonzero((middle >= loudness[:-2]) & (middle > loudness[2:]))
+    peaks = peaks[loudness[peaks] > 0.15 * loudness.max()]
+    kept: list[int] = []
+    for peak in peaks:
+        if not kept or (peak - kept[-1]) * HOP >= 0.12 * SAMPLE_RATE:
+            kept.append(int(peak))
+    if not kept:
+        return None
+    at = np.array(kept, dtype=np.float32) * (HOP / SAMPLE_RATE)
+    vowels = np.stack([np.maximum(at - 0.05, 0.0), np.minimum(at + 0.05, spoken.end_s)], axis=1)
+    return replace(spoken, vowels=vowels)
 
 
 def sing(

@@ -1,6 +1,7 @@
 """Sung training clips without accompaniment: ten seconds of voice each, and the words in it.
 
     python -m export.stems OUT --poems poems.jsonl.gz --clips 12000 --seed 1
+    python -m export.stems OUT --readings READINGS --clips 2400 --seed 1
 
 Voice and backing stay apart, so training mixes them anew at every step. A shard is two files,
 ``000007.npy`` (N, 160000) int16 at 16 kHz and ``000007.json`` (N texts in the recogniser's letters,
@@ -8,11 +9,15 @@ with the voice that sings them). A shard depends on the seed and its number alon
 can be stopped and started again; it makes what is missing.
 
 Lines are spoken once and sung several times: other melody, key, tempo, vocal tract and company.
+``--readings`` takes people who read aloud instead (real throats), half of them as they read, half
+sung on a melody over the syllables that their loudness shows; their words are not written down, so
+such clips teach a vocal detector and no reader.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +26,17 @@ import numpy as np
 import numpy.typing as npt
 
 from catalogs.poems import Poem, load_poems, plain, training_poems
-from catalogs.voices import SAMPLE_RATE, TRAIN_VOICES, Spoken, Voice, available, sing, speak_lines
+from catalogs.voices import (
+    SAMPLE_RATE,
+    TRAIN_VOICES,
+    Spoken,
+    Voice,
+    available,
+    sing,
+    speak_lines,
+    take_apart_recording,
+)
+from livi_index.audio import load_audio
 
 CLIP_S = 10.0
 CLIP_SAMPLES = int(CLIP_S * SAMPLE_RATE)
@@ -164,6 +179,31 @@ def _melody(n: int, style: _Style, rng: np.random.Generator) -> npt.NDArray[np.f
     return np.asarray(style.tonic_hz * 2.0 ** (semitones / 12))
 
 
+def make_reading_shard(readings: list[Path], seed: int, number: int) -> list[Clip]:
+    """One shard of real voices, read or sung; the words are given as "voice"."""
+    rng = np.random.default_rng([seed, number])
+    clips: list[Clip] = []
+    while len(clips) < CLIPS_PER_SHARD:
+        path = readings[rng.integers(len(readings))]
+        speech = load_audio(path)
+        for _ in range(6):
+            at = int(rng.integers(max(1, len(speech) - CLIP_SAMPLES)))
+            read = speech[at : at + CLIP_SAMPLES]
+            voice = Voice("recording", path.stem)
+            if rng.random() < 0.5:
+                clips.append(Clip(np.pad(read, (0, CLIP_SAMPLES - len(read))), "voice", voice))
+            else:
+                pieces = [
+                    take_apart_recording(read[i : i + 2 * SAMPLE_RATE], voice)
+                    for i in range(0, len(read) - SAMPLE_RATE, 2 * SAMPLE_RATE)
+                ]
+                clips += [
+                    Clip(clip.samples, "voice", voice)
+                    for clip in _take([p for p in pieces if p], voice, rng)
+                ]
+    return clips[:CLIPS_PER_SHARD]
+
+
 def write_shard(folder: Path, number: int, clips: list[Clip]) -> None:
     """Both files of a shard, the sound first, so that a .json means a whole shard."""
     sound = np.stack([np.clip(c.samples * 2.0, -1, 1) for c in clips])
@@ -177,16 +217,21 @@ def write_shard(folder: Path, number: int, clips: list[Clip]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make sung training clips without accompaniment.")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--poems", type=Path, required=True)
+    words = parser.add_mutually_exclusive_group(required=True)
+    words.add_argument("--poems", type=Path)
+    words.add_argument("--readings", type=Path)
     parser.add_argument("--clips", type=int, default=12_000)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    poems = [p for p in training_poems(load_poems(arguments.poems)) if len(p.lines) >= 4]
-    voices = training_voices()
+    if arguments.poems:
+        poems = [p for p in training_poems(load_poems(arguments.poems)) if len(p.lines) >= 4]
+        make = functools.partial(make_shard, poems, training_voices())
+    else:
+        make = functools.partial(make_reading_shard, sorted(arguments.readings.glob("*.opus")))
     for number in range(-(-arguments.clips // CLIPS_PER_SHARD)):
         if not (arguments.out / f"{number:06d}.json").exists():
-            clips = make_shard(poems, voices, arguments.seed, number)
+            clips = make(arguments.seed, number)
             write_shard(arguments.out, number, clips)
             print(f"shard {number}: {len(clips)} clips", flush=True)
 

@@ -1,0 +1,173 @@
+"""Training batches: voice stems × accompaniments, mixed anew at every step.
+
+    python -m export.mixes OUT --data DATA     # training anthems as 16 kHz arrays, beside rendered bands
+
+``Mixer`` takes a clip from the stems and a stretch of an accompaniment, each through its own
+random room and equaliser, at a random level, and damages the sum a little (telephone, noise,
+clipping). With the same stems it also makes what a vocal detector must tell apart: every backing
+occurs with a voice and without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from catalogs.backing import anthems
+from export.stems import CLIP_SAMPLES, SAMPLE_RATE
+from livi_index.audio import load_audio
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """``samples`` (160000,) float32; ``text`` sung in it, "" without a voice; ``voice`` alone."""
+
+    samples: FloatArray
+    text: str
+    voice: FloatArray
+
+
+class Stems:
+    """All whole shards of a folder, opened without reading them; new ones appear on ``refresh``."""
+
+    def __init__(self, folder: Path, *, held: int = 0) -> None:
+        self._folder = folder
+        self._held = held
+        self.refresh()
+
+    def refresh(self) -> None:
+        ready = sorted(p.with_suffix(".npy") for p in self._folder.glob("*.json"))[self._held :]
+        self._sounds = [np.load(p, mmap_mode="r") for p in ready]
+        self._texts = [json.loads(p.with_suffix(".json").read_text())["texts"] for p in ready]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._texts))
+
+    def pick(self, rng: np.random.Generator) -> tuple[FloatArray, str]:
+        shard = int(rng.integers(len(self._sounds)))
+        clip = int(rng.integers(len(self._texts[shard])))
+        return self._sounds[shard][clip].astype(np.float32) / 32768, self._texts[shard][clip]
+
+
+class Backings:
+    """Accompaniments without voices: 16 kHz int16 arrays of any length in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._sounds = [np.load(p, mmap_mode="r") for p in sorted(folder.glob("*.npy"))]
+        lengths = np.sqrt([len(s) for s in self._sounds])  # long files often, but not only they
+        self._odds = lengths / lengths.sum()
+
+    def pick(self, rng: np.random.Generator) -> FloatArray:
+        """(160000,) float32 of RMS 0.1, or silence where the file is silent."""
+        sound = self._sounds[int(rng.choice(len(self._sounds), p=self._odds))]
+        at = int(rng.integers(max(1, len(sound) - CLIP_SAMPLES)))
+        piece = sound[at : at + CLIP_SAMPLES].astype(np.float32) / 32768
+        return _at_level(np.pad(piece, (0, CLIP_SAMPLES - len(piece))), 0.1)
+
+
+@dataclass(frozen=True)
+class MixOptions:
+    """How hard the mixes are."""
+
+    instrumental: float = 0.12  # share without a voice
+    bare: float = 0.12  # share without accompaniment
+    voice_db: tuple[float, float] = (-6.0, 9.0)  # voice over backing, uniform
+    room: float = 0.4  # share with reverberation on the voice
+    equaliser: float = 0.6
+    telephone: float = 0.2
+    noise: float = 0.3
+
+
+class Mixer:
+    """Draws mixes; everything random comes from the generator that is passed in."""
+
+    def __init__(self, stems: Stems, backings: Backings, options: MixOptions) -> None:
+        self.stems, self.backings, self.options = stems, backings, options
+
+    def draw(self, rng: np.random.Generator, *, ease: float = 0.0) -> Mix:
+        """One mix; ``ease`` 1 lets the voice stand out by 20 dB, 0 mixes as the options say."""
+        options = self.options
+        if rng.random() < options.instrumental:
+            voice, text = np.zeros(CLIP_SAMPLES, dtype=np.float32), ""
+        else:
+            voice, text = self.stems.pick(rng)
+            voice = self._colour(_at_level(voice, 0.1), rng)
+        backing = np.zeros(CLIP_SAMPLES, dtype=np.float32)
+        if not text or rng.random() >= options.bare:
+            backing = self._equalise(self.backings.pick(rng), rng)
+        level_db = rng.uniform(*options.voice_db) + ease * rng.uniform(5, 20)
+        mixed = voice + backing * np.float32(10 ** (-level_db / 20))
+        return Mix(self._damage(mixed, rng), text, voice)
+
+    def _colour(self, voice: FloatArray, rng: np.random.Generator) -> FloatArray:
+        spectrum = np.fft.rfft(voice, 2 * CLIP_SAMPLES)
+        if rng.random() < self.options.equaliser:
+            spectrum *= _tilt(len(spectrum), rng)
+        if rng.random() < self.options.room:
+            spectrum *= np.fft.rfft(_room(rng), 2 * CLIP_SAMPLES)
+        return _at_level(np.fft.irfft(spectrum)[:CLIP_SAMPLES].astype(np.float32), 0.1)
+
+    def _equalise(self, sound: FloatArray, rng: np.random.Generator) -> FloatArray:
+        if rng.random() >= self.options.equaliser:
+            return sound
+        spectrum = np.fft.rfft(sound)
+        return _at_level(np.fft.irfft(spectrum * _tilt(len(spectrum), rng)).astype(np.float32), 0.1)
+
+    def _damage(self, mixed: FloatArray, rng: np.random.Generator) -> FloatArray:
+        if rng.random() < self.options.telephone:
+            spectrum = np.fft.rfft(mixed)
+            frequency = np.linspace(0, SAMPLE_RATE / 2, len(spectrum))
+            top, bottom = rng.uniform(3200, 7500), rng.uniform(20, 300)
+            spectrum *= (frequency < top) * (frequency > bottom)
+            mixed = np.fft.irfft(spectrum).astype(np.float32)
+        if rng.random() < self.options.noise:
+            hiss = rng.standard_normal(CLIP_SAMPLES, dtype=np.float32)
+            mixed = mixed + hiss * np.float32(0.1 * 10 ** rng.uniform(-3.0, -0.9))
+        return (mixed * np.float32(10 ** rng.uniform(-1.5, 0.5))).clip(-1.0, 1.0)
+
+
+def _at_level(sound: FloatArray, level: float) -> FloatArray:
+    """``sound`` with this RMS over the parts that are not silent."""
+    loud = sound[np.abs(sound) > 1e-3]
+    rms = float(np.sqrt(np.mean(np.square(loud)))) if len(loud) else 0.0
+    return sound * np.float32(level / rms) if rms > 1e-4 else sound
+
+
+def _tilt(n_bins: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Gains of a gentle random equaliser: ±8 dB at six frequencies, smooth between."""
+    knots = np.array([50, 200, 600, 1500, 3500, 8000])
+    gains = rng.uniform(-8, 8, len(knots))
+    frequency = np.linspace(1, SAMPLE_RATE / 2, n_bins)
+    return np.asarray(10 ** (np.interp(np.log(frequency), np.log(knots), gains) / 20))
+
+
+def _room(rng: np.random.Generator) -> FloatArray:
+    """An impulse response: the direct sound and noise that dies within 0.2 to 1.5 s."""
+    seconds = rng.uniform(0.2, 1.5)
+    n = int(seconds * SAMPLE_RATE)
+    tail = rng.standard_normal(n) * np.exp(-6.9 * np.arange(n) / n)
+    tail *= rng.uniform(0.1, 0.9) / np.sqrt(np.sum(tail**2))
+    tail[0] = 1.0
+    return tail.astype(np.float32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Decode the training anthems once, as arrays.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for path in anthems(arguments.data, "train"):
+        samples = load_audio(path)
+        np.save(arguments.out / f"{path.stem}.npy", (samples * 32767).astype(np.int16))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Train the reader on sung clips: one file, the loop in sight.
+
+    python -m export.train OUT --stems STEMS --backings BACKINGS --minutes 80
+
+Runs for a given time on the processors it is given, in bfloat16 where a product is large. The
+learning rate rises over the first steps and falls to zero at the end of the time. A checkpoint
+carries options, weights, optimiser, step and time spent; the same command goes on from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset
+
+from export.mixes import Backings, Mixer, MixOptions, Stems
+from export.reader import Reader, ReaderOptions, encode_text, greedy_text
+
+_HELD_SHARDS = 1  # the first shard validates
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """What a run is made of; stored with the checkpoint."""
+
+    minutes: float = 80.0
+    batch: int = 16
+    learning_rate: float = 1.2e-3
+    warm_up: int = 300
+    weight_decay: float = 0.01
+    middle: float = 0.3  # weight of the loss half-way
+    easy_share: float = 0.4  # share of the time in which voices stand out, less and less
+    clip_gradient: float = 1.0
+    seed: int = 1
+
+
+class Mixes(IterableDataset[tuple[np.ndarray, str]]):
+    """Endless mixes for a loader process; ``progress`` (0…1) is shared memory."""
+
+    def __init__(self, stems: Path, backings: Path, options: TrainOptions, progress: Tensor) -> None:
+        self._folders = stems, backings
+        self._options, self._progress = options, progress
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, str]]:
+        info = torch.utils.data.get_worker_info()
+        worker = info.id if info else 0
+        seed = [self._options.seed, worker, int(1e6 * float(self._progress))]
+        rng = np.random.default_rng(seed)
+        stems = Stems(self._folders[0], held=_HELD_SHARDS)
+        mixer = Mixer(stems, Backings(self._folders[1]), MixOptions())
+        drawn = 0
+        while True:
+            ease = max(0.0, 1.0 - float(self._progress) / max(self._options.easy_share, 1e-6))
+            mix = mixer.draw(rng, ease=ease)
+            yield mix.samples, mix.text
+            drawn += 1
+            if drawn % 2000 == 0:
+                stems.refresh()
+
+
+def collate(rows: list[tuple[np.ndarray, str]]) -> tuple[Tensor, list[str]]:
+    return torch.from_numpy(np.stack([samples for samples, _ in rows])), [text for _, text in rows]
+
+
+def ctc(log_letters: Tensor, texts: list[str]) -> Tensor:
+    """CTC loss per letter of the batch, (B, T, 29) against the words sung in each."""
+    targets = [encode_text(text) for text in texts]
+    flat = torch.tensor([i for target in targets for i in target], dtype=torch.long)
+    lengths = torch.tensor([len(t) for t in targets])
+    frames = torch.full((len(texts),), log_letters.shape[1])
+    losses = F.ctc_loss(
+        log_letters.transpose(0, 1), flat, frames, lengths, reduction="none", zero_infinity=True
+    )
+    return losses.sum() / max(int(lengths.sum()), 1)
+
+
+def mask(mel: Tensor, rng: np.random.Generator) -> Tensor:
+    """Two short times and one band of each clip wiped out (SpecAugment, Park et al. 2019)."""
+    mel = mel.clone()
+    for row in mel:
+        for _ in range(2):
+            at, length = int(rng.integers(0, row.shape[1] - 40)), int(rng.integers(0, 40))
+            row[:, at : at + length] = row.mean()
+        band, width = int(rng.integers(0, row.shape[0] - 12)), int(rng.integers(0, 12))
+        row[band : band + width] = row.mean()
+    return mel
+
+
+def letter_errors(said: str, sung: str) -> int:
+    """Edit distance in letters."""
+    previous = np.arange(len(sung) + 1)
+    for i, letter in enumerate(said, start=1):
+        different = previous[:-1] + np.array([letter != other for other in sung], dtype=int)
+        best = np.minimum(different, previous[1:] + 1)
+        row = np.concatenate([[i], best])
+        offsets = np.arange(len(row))  # insertions: a running minimum along the row
+        previous = np.minimum.accumulate(row - offsets) + offsets
+    return int(previous[-1])
+
+
+@torch.no_grad()
+def validate(reader: Reader, stems: Path, backings: Path, n: int = 96) -> dict[str, float]:
+    """Letter error rate of the best path on held-out clips, bare and mixed."""
+    reader.eval()
+    result: dict[str, float] = {}
+    held = Stems(stems)
+    held._sounds, held._texts = held._sounds[:_HELD_SHARDS], held._texts[:_HELD_SHARDS]
+    for name, options in {
+        "bare": MixOptions(bare=1.0, instrumental=0.0, noise=0.0, telephone=0.0, room=0.0),
+        "mixed": MixOptions(bare=0.0, instrumental=0.0),
+    }.items():
+        rng = np.random.default_rng(0)
+        mixer = Mixer(held, Backings(backings), options)
+        errors = letters = 0
+        for _ in range(n // 16):
+            mixes = [mixer.draw(rng) for _ in range(16)]
+            output = reader(torch.from_numpy(np.stack([m.samples for m in mixes])))
+            said = [greedy_text(row) for row in output]
+            errors += sum(letter_errors(s, m.text) for s, m in zip(said, mixes, strict=True))
+            letters += sum(len(m.text) for m in mixes)
+        result[f"cer_{name}"] = errors / letters
+        result[f"example_{name}"] = f"{mixes[0].text!r} read as {said[0]!r}"  # type: ignore[assignment]
+    reader.train()
+    return result
+
+
+def load_reader(checkpoint: Path) -> Reader:
+    """The reader of a checkpoint; tensors and plain values only are read from the file."""
+    state = torch.load(checkpoint, weights_only=True)
+    reader = Reader(ReaderOptions(**state["reader_options"]))
+    reader.load_state_dict(state["reader"], strict=True)
+    return reader.eval()
+
+
+def train(out: Path, stems: Path, backings: Path, options: TrainOptions, fresh: ReaderOptions) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / "checkpoint.pt"
+    torch.manual_seed(options.seed)
+    state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
+    reader = Reader(ReaderOptions(**state["reader_options"]) if state else fresh)
+    optimiser = torch.optim.AdamW(
+        reader.parameters(), lr=options.learning_rate, betas=(0.9, 0.98),
+        weight_decay=options.weight_decay,
+    )
+    step, spent = 0, 0.0
+    if state:
+        reader.load_state_dict(state["reader"])
+        optimiser.load_state_dict(state["optimiser"])
+        step, spent = state["step"], state["spent_s"]
+    progress = torch.zeros(()).share_memory_()
+    loader = DataLoader(
+        Mixes(stems, backings, options, progress), batch_size=options.batch, num_workers=1,
+        collate_fn=collate, prefetch_factor=4, multiprocessing_context="spawn",
+    )
+    rng = np.random.default_rng(options.seed + step)
+    log = (out / "log.jsonl").open("a")
+    recent: list[float] = []
+    last = time.monotonic()
+    saved = last
+    reader.train()
+    progress.fill_(min(1.0, spent / (60 * options.minutes)))
+    for samples, texts in loader:
+        share = spent / (60 * options.minutes)
+        if share >= 1.0:
+            break
+        progress.fill_(share)
+        rate = min(1.0, (step + 1) / options.warm_up) * 0.5 * (1 + math.cos(math.pi * share))
+        for group in optimiser.param_groups:
+            group["lr"] = options.learning_rate * max(rate, 0.01)
+        with torch.no_grad():
+            mel = mask(reader.log_mel.fast(samples), rng)
+        with torch.autocast("cpu", torch.bfloat16):
+            end, half = reader.train_forward(mel)
+        loss = ctc(end, texts) + options.middle * ctc(half, texts)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(reader.parameters(), options.clip_gradient)
+        optimiser.step()
+        optimiser.zero_grad()
+        recent.append(loss.item())
+        step += 1
+        now = time.monotonic()
+        spent, last = spent + now - last, now
+        if step % 50 == 0:
+            row = {"step": step, "minutes": spent / 60, "loss": float(np.mean(recent))}
+            recent.clear()
+            if step % 500 == 0:
+                row |= validate(reader, stems, backings)
+                last = time.monotonic()
+            print(json.dumps(row), file=log, flush=True)
+        if now - saved > 120:
+            _save(checkpoint, reader, optimiser, step, spent, options)
+            saved = now
+    _save(checkpoint, reader, optimiser, step, spent, options)
+    print(json.dumps({"step": step} | validate(reader, stems, backings, n=320)), file=log, flush=True)
+
+
+def _save(
+    path: Path, reader: Reader, optimiser: torch.optim.Optimizer, step: int, spent: float,
+    options: TrainOptions,
+) -> None:
+    state = {
+        "reader": reader.state_dict(), "optimiser": optimiser.state_dict(), "step": step,
+        "spent_s": spent, "reader_options": dataclasses.asdict(reader.options),
+        "train_options": dataclasses.asdict(options),
+    }
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the reader on sung clips.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--stems", type=Path, required=True)
+    parser.add_argument("--backings", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=TrainOptions.minutes)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    options = TrainOptions(minutes=arguments.minutes)
+    train(arguments.out, arguments.stems, arguments.backings, options, ReaderOptions())
+
+
+if __name__ == "__main__":
+    main()
