@@ -1,6 +1,6 @@
 """The vocal detector of the small bundle: three seconds of sound → is somebody singing?
 
-    python -m export.detector OUT --stems STEMS [STEMS ...] --backings BACKINGS --minutes 15
+    python -m export.detector OUT --stems STEMS [STEMS ...] --backings BACKINGS --steps 5000
 
 It has its own learned front end (64 filters over 25 ms, their power averaged over 20 ms), because
 a mel spectrogram by convolution would cost more than all the rest. Trained on the mixes of
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,8 +105,8 @@ def collate(rows: list[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
     return windows, torch.from_numpy(np.concatenate([t for _, t in rows]))
 
 
-def train(out: Path, stems: list[Path], backings: Path, minutes: float) -> None:
-    """Train for a time and leave ``detector.pt`` (weights only) and ``log.jsonl``."""
+def train(out: Path, stems: list[Path], backings: Path, steps: int) -> None:
+    """Train and leave ``detector.pt`` (weights only) and ``log.jsonl``."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(1)
     detector = Detector()
@@ -117,11 +116,9 @@ def train(out: Path, stems: list[Path], backings: Path, minutes: float) -> None:
         prefetch_factor=8, multiprocessing_context="spawn",
     )
     log = (out / "log.jsonl").open("w")
-    began, recent = time.monotonic(), []
-    for step, (windows, targets) in enumerate(loader, start=1):
-        share = (time.monotonic() - began) / (60 * minutes)
-        if share >= 1.0:
-            break
+    recent: list[float] = []
+    for step, (windows, targets) in zip(range(1, steps + 1), loader, strict=False):
+        share = step / steps
         for group in optimiser.param_groups:
             group["lr"] = 3e-3 * max(0.01, min(1.0, step / 100) * 0.5 * (1 + math.cos(math.pi * share)))
         loss = F.binary_cross_entropy_with_logits(detector(windows), targets)
@@ -130,7 +127,7 @@ def train(out: Path, stems: list[Path], backings: Path, minutes: float) -> None:
         optimiser.step()
         recent.append(loss.item())
         if step % 100 == 0:
-            row = {"step": step, "minutes": share * minutes, "loss": float(np.mean(recent))}
+            row = {"step": step, "loss": float(np.mean(recent))}
             print(json.dumps(row), file=log, flush=True)
             recent.clear()
             torch.save(detector.state_dict(), out / "detector.pt")
@@ -149,10 +146,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--stems", type=Path, nargs="+", required=True)
     parser.add_argument("--backings", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--steps", type=int, default=5000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    train(arguments.out, arguments.stems, arguments.backings, arguments.minutes)
+    train(arguments.out, arguments.stems, arguments.backings, arguments.steps)
 
 
 if __name__ == "__main__":

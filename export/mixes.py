@@ -51,9 +51,14 @@ class Stems:
         return sum(map(len, self._texts))
 
     def pick(self, rng: np.random.Generator) -> tuple[FloatArray, str]:
+        return self.run(rng, 1)[0]
+
+    def run(self, rng: np.random.Generator, n: int) -> list[tuple[FloatArray, str]]:
+        """``n`` clips that follow each other in a shard: mostly one voice and one poem."""
         shard = int(rng.integers(len(self._sounds)))
-        clip = int(rng.integers(len(self._texts[shard])))
-        return self._sounds[shard][clip].astype(np.float32) / 32768, self._texts[shard][clip]
+        first = int(rng.integers(len(self._texts[shard]) - n + 1))
+        sounds, texts = self._sounds[shard], self._texts[shard]
+        return [(sounds[i].astype(np.float32) / 32768, texts[i]) for i in range(first, first + n)]
 
 
 class Backings:
@@ -92,17 +97,24 @@ class Mixer:
         self.stems, self.backings, self.options = stems, backings, options
 
     def draw(self, rng: np.random.Generator, *, ease: float = 0.0) -> Mix:
-        """One mix; ``ease`` 1 lets the voice stand out by 20 dB, 0 mixes as the options say."""
-        options = self.options
-        if rng.random() < options.instrumental:
-            voice, text = np.zeros(CLIP_SAMPLES, dtype=np.float32), ""
-        else:
+        """One mix; with ``ease`` voices stand out by up to 20 dB, and that share of them is bare."""
+        if rng.random() < ease:
             voice, text = self.stems.pick(rng)
+            return Mix(voice * np.float32(10 ** rng.uniform(-1.0, 0.2)), text, voice)
+        if rng.random() < self.options.instrumental:
+            return self.mix(np.zeros(CLIP_SAMPLES, dtype=np.float32), "", rng)
+        return self.mix(*self.stems.pick(rng), rng, ease=ease)
+
+    def mix(
+        self, voice: FloatArray, text: str, rng: np.random.Generator, *, ease: float = 0.0
+    ) -> Mix:
+        """This voice, which sings ``text``, in a random mix."""
+        if text:
             voice = self._colour(_at_level(voice, 0.1), rng)
         backing = np.zeros(CLIP_SAMPLES, dtype=np.float32)
-        if not text or rng.random() >= options.bare:
+        if not text or rng.random() >= self.options.bare:
             backing = self._equalise(self.backings.pick(rng), rng)
-        level_db = rng.uniform(*options.voice_db) + ease * rng.uniform(5, 20)
+        level_db = rng.uniform(*self.options.voice_db) + ease * rng.uniform(5, 20)
         mixed = voice + backing * np.float32(10 ** (-level_db / 20))
         return Mix(self._damage(mixed, rng), text, voice)
 

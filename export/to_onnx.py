@@ -1,0 +1,206 @@
+"""Checkpoints → a model bundle that ``livi-index`` opens: ONNX files and their card.
+
+    python -m export.to_onnx BUNDLE --reader reader.pt --space space.pt --detector detector.pt --card card.toml
+
+Weights are stored as float16 and computed with as float32: ONNX Runtime folds the casts when it
+opens the file, so the bundle is half the size at the same speed. A bundle is not written unless
+each graph answers as its torch module does, alone and in a batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from export.detector import WINDOW_SAMPLES, Detector, load_detector
+from export.fit import load_space
+from export.lexical import LexicalSpace, collapse, letters_of, unit
+from export.reader import ALPHABET, SAMPLE_RATE, Reader
+from export.train import load_reader
+
+WINDOW_S = 30.0
+MAX_CHARACTERS = 2000
+TOLERANCE = 2e-3  # of a unit vector's entries; float16 weights move them by less
+_OPSET = 20
+_HALVED_FROM = 256  # weights of fewer values stay float32: nothing to gain
+
+
+class AudioGraph(nn.Module):
+    """(B, 480000) samples → (B, dim) unit vectors of the words that are sung."""
+
+    def __init__(self, reader: Reader, space: LexicalSpace) -> None:
+        super().__init__()
+        self.reader, self.space = reader, space
+
+    def forward(self, samples: Tensor) -> Tensor:
+        letters = collapse(self.reader(samples))
+        return never_zero(self.space(letters))
+
+
+class TextGraph(nn.Module):
+    """(B, N) letter indices → (B, dim) unit vectors."""
+
+    def __init__(self, space: LexicalSpace) -> None:
+        super().__init__()
+        self.space = space
+
+    def forward(self, characters: Tensor) -> Tensor:
+        return never_zero(self.space(characters))
+
+
+class VocalsGraph(nn.Module):
+    """(B, 48000) samples → (B,) probability of singing."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, samples: Tensor) -> Tensor:
+        return torch.sigmoid(self.detector(samples))
+
+
+def never_zero(vectors: Tensor) -> Tensor:
+    """Unit vectors also where nothing was read: those all point along the first axis."""
+    first = torch.zeros_like(vectors)
+    first[:, 0] = 1e-3
+    return unit(vectors + first * (vectors.norm(dim=1, keepdim=True) < 0.5))
+
+
+def export_graph(graph: nn.Module, example: Tensor, names: tuple[str, str], path: Path) -> None:
+    """Write ``graph`` as one ONNX file with float16 weights; the first axis is free."""
+    second = {1: torch.export.Dim("length", min=4)} if names[0] == "characters" else {}
+    program = torch.onnx.export(
+        graph.eval(), (example,), dynamo=True, opset_version=_OPSET, external_data=False,
+        input_names=[names[0]], output_names=[names[1]],
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)} | second,),
+    )
+    assert program is not None
+    model = halve_weights(program.model_proto)
+    del model.metadata_props[:]
+    for node in model.graph.node:  # the exporter notes source paths of the machine it ran on
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    onnx.checker.check_model(model)
+    onnx.save_model(model, path)
+
+
+def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Large float32 weights become float16 followed by a Cast."""
+    graph = model.graph
+    kept, casts = [], []
+    for weight in graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if values.dtype != np.float32 or values.size < _HALVED_FROM or _is_exact(weight.name):
+            kept.append(weight)
+            continue
+        small = numpy_helper.from_array(values.astype(np.float16), weight.name + ".f16")
+        kept.append(small)
+        casts.append(helper.make_node("Cast", [small.name], [weight.name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)
+    return model
+
+
+def _is_exact(name: str) -> bool:
+    """Signal processing keeps float32: a Fourier kernel in float16 lifts the noise floor."""
+    return "log_mel" in name or "filters" in name
+
+
+def check_parity(graph: nn.Module, inputs: Tensor, path: Path) -> dict[str, float]:
+    """Largest differences from torch, and between a row alone and in its batch."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    batch = session.run(None, {name: inputs.numpy()})[0]
+    alone = np.concatenate(
+        [session.run(None, {name: inputs[i : i + 1].numpy()})[0] for i in range(len(inputs))]
+    )
+    with torch.no_grad():
+        expected = graph(inputs).numpy()
+    found = {
+        "torch": float(np.abs(batch - expected).max()),
+        "batch": float(np.abs(batch - alone).max()),
+    }
+    return found
+
+
+def build_bundle(
+    out: Path, reader: Reader, space: LexicalSpace, detector: Detector, windows: Tensor,
+    card: dict[str, Any],
+) -> dict[str, Any]:
+    """Export all graphs, check them on ``windows`` (N, 480000) of real singing, write the card."""
+    out.mkdir(parents=True, exist_ok=True)
+    texts = letters_of(["the same words again", "other words altogether and more of them"])
+    vocals = windows.reshape(-1, WINDOW_SAMPLES)[:8]
+    parity = {}
+    for file, graph, example, names in (
+        ("audio.onnx", AudioGraph(reader, space), windows, ("samples", "embedding")),
+        ("text.onnx", TextGraph(space), texts, ("characters", "embedding")),
+        ("vocals.onnx", VocalsGraph(detector), vocals, ("samples", "vocalness")),
+    ):
+        export_graph(graph, example[:2], names, out / file)
+        parity[file] = check_parity(graph, example, out / file)
+        print(file, (out / file).stat().st_size, parity[file], flush=True)
+    full = card_of(out, space, card | {"measured": card.get("measured", {}) | {"parity": parity}})
+    (out / "card.json").write_text(json.dumps(full, indent=1, sort_keys=True) + "\n")
+    return full
+
+
+def card_of(out: Path, space: LexicalSpace, written: dict[str, Any]) -> dict[str, Any]:
+    """The card: what is ``written`` by hand and what follows from the files."""
+    files = ("audio.onnx", "text.onnx", "vocals.onnx")
+    digests = {f: hashlib.sha256((out / f).read_bytes()).hexdigest() for f in files}
+    identity = hashlib.sha256("".join(digests[f] for f in files[:2]).encode()).hexdigest()
+    text = {"file": "text.onnx", "alphabet": ALPHABET, "max_characters": MAX_CHARACTERS}
+    return {
+        "schema": 1,
+        "model_id": identity,
+        "sample_rate": SAMPLE_RATE,
+        "files": {f: {"sha256": digests[f], "size": (out / f).stat().st_size} for f in files},
+        "vocals": {"file": "vocals.onnx", "window_s": WINDOW_SAMPLES / SAMPLE_RATE},
+        "spaces": [
+            {
+                "name": "lyrics", "encoder": "audio.onnx", "window_s": WINDOW_S,
+                "dim": space.options.dim, "pooling": "mean", "text": text,
+            }
+        ],
+    } | written
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make a model bundle from checkpoints.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--reader", type=Path, required=True)
+    parser.add_argument("--space", type=Path, required=True)
+    parser.add_argument("--detector", type=Path, required=True)
+    parser.add_argument("--windows", type=Path, required=True, help="(N, 480000) float16 .npy")
+    parser.add_argument("--card", type=Path, required=True, help="the card's words, TOML")
+    arguments = parser.parse_args()
+    windows = torch.from_numpy(np.load(arguments.windows)[:6].astype(np.float32))
+    card = build_bundle(
+        arguments.out, load_reader(arguments.reader), load_space(arguments.space),
+        load_detector(arguments.detector), windows, tomllib.loads(arguments.card.read_text()),
+    )
+    worst = max(max(p.values()) for p in card["measured"]["parity"].values())
+    if worst > TOLERANCE:
+        (arguments.out / "card.json").unlink()
+        raise SystemExit(f"not on par with torch: {worst:.2e} > {TOLERANCE:.0e}; no card written")
+
+
+if __name__ == "__main__":
+    main()
