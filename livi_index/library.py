@@ -1,0 +1,383 @@
+"""A folder that answers questions: which recordings are versions of this one, and where.
+
+``open_library(path).query(song)`` decodes, finds the singing, encodes it, and ranks what the
+library holds (``ranking`` says by what). Every hit says where it is like the query.
+
+All of an answer comes from one published generation, that which was current when the library was
+opened. A recording that is in the library is recognised by its content and not decoded again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import platformdirs
+from numpy.typing import NDArray
+
+from livi_index.audio import SAMPLE_RATE, Audio, FloatArray, decode
+from livi_index.database import translated
+from livi_index.encoders import BATCH_WINDOWS, AudioEncoder
+from livi_index.errors import BadInput, BadModel, LibraryNotFound, NoSinging
+from livi_index.generations import Generation, Manifest, RecordingInfo, current
+from livi_index.models import CARD, Bundle, find_model, open_bundle, verify
+from livi_index.ranking import SHOWN_PAIRS, RankOptions, Scored, Sung, score_candidates
+from livi_index.scan import content_hash, format_id, recording_id
+from livi_index.vocals import (
+    SegmentOptions,
+    VocalDetector,
+    cut_batches,
+    segments,
+    vocalness,
+    weights,
+)
+
+SCHEMA = 1
+SPACE = "lyrics"
+MAX_QUERY_S = 2 * 3600.0  # of a query's audio; more would need gigabytes
+WORTH_SHOWING = 0.7  # of the best pair's score: below, a pair says more about chance
+KEPT = "models"  # a library's folder of the models it was built with
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a recording."""
+
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class QueryInfo:
+    """What was asked; ``path`` is None for samples, ``truncated``: its end was not heard."""
+
+    path: str | None
+    duration_s: float
+    vocalness: float
+    segments: tuple[Span, ...]
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class LibraryInfo:
+    """Who answered; ``recordings`` counts those that can be found."""
+
+    path: str
+    generation: int
+    recordings: int
+
+
+@dataclass(frozen=True)
+class Match:
+    """Two segments that are alike: where each begins, and their cosine."""
+
+    query_start_s: float
+    hit_start_s: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One recording that was found, whatever number of ``paths`` it lies at.
+
+    ``probability`` that it is a version comes from the model's calibration, None if it has none.
+    ``matches`` are its best pairs of segments, best first, that do not overlap.
+    """
+
+    rank: int
+    score: float
+    probability: float | None
+    recording_id: str  # 16 hexadecimal digits
+    path: str
+    title: str | None
+    artist: str | None
+    duration_s: float
+    matches: tuple[Match, ...]
+    paths: tuple[str, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Hits, best first, with what was asked and who answered."""
+
+    query: QueryInfo
+    model: str
+    library: LibraryInfo
+    hits: tuple[Hit, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as ``livi-index query --json`` prints them."""
+        values = {"schema": SCHEMA, **asdict(self)}
+        for part in (values["query"], *values["hits"]):
+            part.pop("paths", None)
+            del part["truncated"]
+        return values
+
+
+def default_library() -> Path:
+    """Where the library is unless told: ``LIVI_LIBRARY``, else the platform's user data folder."""
+    chosen = os.environ.get("LIVI_LIBRARY")
+    return Path(chosen) if chosen else platformdirs.user_data_path("livi-index") / "library"
+
+
+def open_library(
+    path: str | Path | None = None, *, model: Bundle | None = None, threads: int | None = None
+) -> Library:
+    """Open what is published at ``path``, by default at ``default_library()``.
+
+    ``model`` is found by the library's own note of it unless given. Raises LibraryNotFound,
+    LibraryDamaged, and BadModel where the model it was built with is not at hand.
+    """
+    place = default_library() if path is None else Path(path)
+    if not place.is_dir():
+        raise LibraryNotFound(
+            f"there is no library at {place}; `livi-index build FOLDER` makes one, --library or"
+            " LIVI_LIBRARY name another place"
+        )
+    generation = current(place)
+    try:
+        bundle = _bundle_for(place, generation.manifest, model)
+    except BadModel:
+        generation.close()
+        raise
+    return Library(place, generation, bundle, threads=threads)
+
+
+class Library:
+    """One generation of a library and its model, open for questions; made by ``open_library``.
+
+    Sessions and the catalog are opened when first needed.
+    """
+
+    def __init__(
+        self, path: Path, generation: Generation, bundle: Bundle, *, threads: int | None = None
+    ) -> None:
+        self.path = path
+        self.generation = generation
+        self.bundle = bundle
+        self.options = SegmentOptions.from_bundle(bundle)
+        self._threads = threads
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.generation.close()
+
+    @property
+    def info(self) -> LibraryInfo:
+        n_recordings = len(self.generation.recording_ids(SPACE))
+        return LibraryInfo(os.fspath(self.path), self.generation.id, n_recordings)
+
+    def query(
+        self,
+        source: str | Path | FloatArray,
+        *,
+        k: int = 10,
+        min_score: float | None = None,
+        include_self: bool = False,
+        options: RankOptions | None = None,
+    ) -> Answer:
+        """The k most likely versions of a file, or of (T,) float32 mono 16 kHz samples.
+
+        A file that is itself in the library, under any name, is no hit unless ``include_self``.
+        Raises UnreadableAudio, NoSinging where there is nothing to compare, LibraryNotFound where
+        nothing in the library can be found, BadInput for k < 1.
+        """
+        if k < 1:
+            raise BadInput(f"at least one hit must be asked for, not {k}")
+        if self.info.recordings == 0:
+            raise LibraryNotFound(
+                f"{self.path} holds no recording with singing yet; `livi-index build FOLDER`"
+                " fills it"
+            )
+        if isinstance(source, np.ndarray):
+            info, sung = self._analyse(None, _as_audio(source))
+            itself: tuple[int, ...] = ()
+        else:
+            number = recording_id(content_hash(source))
+            info, sung = self._known(source, number) or self._heard(source)
+            itself = () if include_self else (number,)
+        hits = self.rank(sung, k=k, min_score=min_score, without=itself, options=options)
+        return Answer(info, self.bundle.card.name, self.info, hits)
+
+    def stored(self, recording_id: int) -> Sung:
+        """What the library holds of a recording; KeyError if it holds nothing of it."""
+        table = self.generation.segments_of(np.array([recording_id]), SPACE)
+        if len(table) == 0:
+            raise KeyError(f"recording {format_id(recording_id)} has no vectors here")
+        vectors = self.generation.segment_vectors(table["segment_id"], SPACE)
+        return Sung(vectors, table["start_s"], table["end_s"], table["weight"])
+
+    def rank(
+        self,
+        sung: Sung,
+        *,
+        k: int = 10,
+        min_score: float | None = None,
+        without: Collection[int] = (),
+        options: RankOptions | None = None,
+    ) -> tuple[Hit, ...]:
+        """The k best hits for what is sung; ``without`` are recordings that are not offered."""
+        found = self.score(sung, options)
+        offered = ~np.isin(found.recording_ids, list(without))
+        if min_score is not None:
+            offered &= found.scores >= min_score
+        rows = np.flatnonzero(offered)[:k]
+        ids = found.recording_ids[rows].tolist()
+        known, paths = self.generation.metadata(ids), self.generation.paths(ids)
+        return tuple(
+            self._hit(place, known[number], paths[number], found, row, sung)
+            for place, (row, number) in enumerate(zip(rows, ids, strict=True), 1)
+        )
+
+    def score(self, sung: Sung, options: RankOptions | None = None) -> Scored:
+        """All candidates for what is sung, with their scores and best pairs."""
+        options, threads = options or RankOptions(), self._threads or 0
+        return score_candidates(self.generation, SPACE, sung, options, threads=threads)
+
+    def _hit(
+        self,
+        place: int,
+        info: RecordingInfo,
+        paths: list[Path],
+        found: Scored,
+        row: int,
+        sung: Sung,
+    ) -> Hit:
+        calibration = self.bundle.card.calibration.get(SPACE)
+        score = float(found.scores[row])
+        return Hit(
+            rank=place,
+            score=score,
+            probability=calibration.probability(score) if calibration else None,
+            recording_id=format_id(info.recording_id),
+            path=os.fspath(info.path),
+            title=info.title,
+            artist=info.artist,
+            duration_s=info.duration_s,
+            matches=tuple(_matches(found, row, sung)),
+            paths=tuple(map(os.fspath, paths)),
+            truncated=info.truncated,
+        )
+
+    def _known(self, path: str | Path, number: int) -> tuple[QueryInfo, Sung] | None:
+        """The query as the library holds it, if it does."""
+        if number not in self.generation.recording_ids(SPACE):
+            return None
+        rows = self.generation.ask(
+            "SELECT r.duration_s, a.vocalness, a.truncated FROM recordings r"
+            " JOIN analyses a USING (recording_id) WHERE recording_id = ? AND space = ?",
+            [number, SPACE],
+        )
+        duration_s, vocal, truncated = rows[0]
+        sung = self.stored(number)
+        return QueryInfo(os.fspath(path), duration_s, vocal, _spans(sung), truncated), sung
+
+    def _heard(self, path: str | Path) -> tuple[QueryInfo, Sung]:
+        # Opening the models takes as long as decoding; both leave Python's lock alone.
+        with ThreadPoolExecutor(1) as other:
+            decoding = other.submit(decode, path, max_s=MAX_QUERY_S)
+            _ = self._detector, self._encoder
+            audio = decoding.result()
+        return self._analyse(path, audio)
+
+    def _analyse(self, path: str | Path | None, audio: Audio) -> tuple[QueryInfo, Sung]:
+        probabilities = self._detector.probabilities(audio.samples)
+        vocal = vocalness(probabilities)
+        pieces = segments(probabilities, audio.duration_s, self.options)
+        name = None if path is None else os.fspath(path)
+        if not pieces:
+            raise NoSinging(
+                f"{name or 'the query'}: too little singing to compare it by its words (vocalness"
+                f" {vocal:.2f}, at least {self.options.min_vocalness:.2f} is needed); ask with a"
+                " recording in which somebody sings"
+            )
+        batches = cut_batches(audio.samples, pieces, self._encoder.window_s, BATCH_WINDOWS)
+        sung = Sung(
+            np.concatenate([self._encoder.encode(windows) for windows in batches]),
+            np.array([piece.start_s for piece in pieces], np.float32),
+            np.array([piece.end_s for piece in pieces], np.float32),
+            weights(pieces, self.options),
+        )
+        return QueryInfo(name, audio.duration_s, vocal, _spans(sung), audio.truncated), sung
+
+    @cached_property
+    def _detector(self) -> VocalDetector:
+        return VocalDetector(self.bundle, threads=self._threads)
+
+    @cached_property
+    def _encoder(self) -> AudioEncoder:
+        return AudioEncoder(self.bundle, SPACE, threads=self._threads)
+
+
+def keep_bundle(library: str | Path, bundle: Bundle) -> None:
+    """Put a copy of a model into a library, so that it can be asked with it for ever.
+
+    Raises BadModel where the bundle is damaged, LibraryNotWritable where the copy cannot be made.
+    """
+    folder = Path(library) / KEPT / bundle.card.model_id
+    if (folder / CARD).is_file():
+        return
+    verify(bundle)
+    with translated(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".keeping-", dir=folder.parent) as place:
+            draft = Path(place) / "bundle"
+            draft.mkdir()
+            for name in (*bundle.card.files, CARD):
+                shutil.copyfile(bundle.path / name, draft / name)
+            draft.rename(folder)
+
+
+def _bundle_for(library: Path, manifest: Manifest, model: Bundle | None) -> Bundle:
+    made_with = f"{library} was built with model {manifest.model_name} {manifest.model_version}"
+    if model is None:
+        kept = library / KEPT / manifest.model_id
+        try:
+            return open_bundle(kept) if kept.is_dir() else find_model(manifest.model_id)
+        except BadModel as error:
+            raise BadModel(
+                f"{made_with}, which is not at hand; `livi-index models install` it, name its"
+                " folder with --model, or build the library anew with a model that is"
+            ) from error
+    if model.card.model_id != manifest.model_id:
+        raise BadModel(
+            f"{made_with} and cannot be asked with {model.card.name} {model.card.version} from"
+            f" {model.path}; leave --model away, or build the library anew with it"
+        )
+    return model
+
+
+def _as_audio(samples: NDArray[Any]) -> Audio:
+    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+        raise BadInput(
+            f"samples are one row of floats at {SAMPLE_RATE} Hz, these are {samples.dtype} of shape"
+            f" {samples.shape}"
+        )
+    return Audio(samples.astype(np.float32), len(samples) / SAMPLE_RATE, False, "")
+
+
+def _matches(found: Scored, row: int, sung: Sung) -> Iterator[Match]:
+    """What of a hit's pairs is worth showing."""
+    scores = found.pair_scores[row, :SHOWN_PAIRS]
+    for n in np.flatnonzero(np.isfinite(scores) & (scores >= WORTH_SHOWING * scores[0])):
+        query_start_s = float(sung.start_s[found.query_rows[row, n]])
+        yield Match(query_start_s, float(found.hit_start_s[row, n]), float(scores[n]))
+
+
+def _spans(sung: Sung) -> tuple[Span, ...]:
+    times = zip(sung.start_s.tolist(), sung.end_s.tolist(), strict=True)
+    return tuple(Span(*pair) for pair in times)

@@ -1,0 +1,174 @@
+"""Which recordings of a generation are most like what is sung in another one.
+
+Candidates are the recordings nearest by track vector, and those with a segment near to any segment
+of the query. They are scored by their best pairs of segments, one to one: the largest cosine first,
+then the largest among what does not overlap with it in either recording, and so on. So a medley,
+or a version that lacks half of the words, is found by what it shares, and a pair says where.
+
+    score = track_weight × cosine of the tracks + (1 - track_weight) × mean of the best pairs
+
+Slices of a song overlap by half; without the rule on overlaps a chance likeness would count twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livi_index.encoders import pool
+from livi_index.generations import Generation
+
+SHOWN_PAIRS = 5  # at least so many are looked for, whatever number counts
+BLOCK = 1 << 22  # pairs of segments that are compared at once
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RankOptions:
+    """How candidates are found and scored; ``track_weight`` 1 is by tracks alone, 0 by pairs."""
+
+    candidates: int = 100  # recordings by track vector, and again by segments
+    pairs: int = 3  # best pairs of segments that count
+    track_weight: float = 0.3  # of the cosine of the whole tracks
+
+    def __post_init__(self) -> None:
+        if self.candidates < 1 or self.pairs < 1 or not 0 <= self.track_weight <= 1:
+            raise ValueError(f"no ranking is possible with {self}")
+
+
+@dataclass(frozen=True, eq=False)
+class Sung:
+    """What is sung in one recording: S segments in order of time.
+
+    vectors (S, D) float32 unit; start_s, end_s, weights (S,).
+    """
+
+    vectors: FloatArray
+    start_s: FloatArray
+    end_s: FloatArray
+    weights: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Candidates (C,), best first, ties by id; their pairs (C, P), -inf where there are no more.
+
+    ``query_rows`` numbers the query's segment of a pair, ``hit_start_s`` is where the other begins.
+    """
+
+    recording_ids: IntArray
+    scores: NDArray[np.float64]
+    pair_scores: FloatArray
+    query_rows: IntArray
+    hit_start_s: FloatArray
+
+
+def score_candidates(
+    generation: Generation, space: str, sung: Sung, options: RankOptions, *, threads: int = 0
+) -> Scored:
+    """All candidates of one generation for what is sung, with their scores and best pairs."""
+    track = pool(sung.vectors, sung.weights)
+    ids = _candidates(generation, space, sung, track, options, threads)
+    table = generation.segments_of(ids, space)
+    cosines = sung.vectors @ generation.segment_vectors(table["segment_id"], space).T
+    n_pairs = max(options.pairs, SHOWN_PAIRS)
+    pairs = _best_pairs(sung, cosines, ids, table, n_pairs)
+    counted = pairs.scores[:, : options.pairs]
+    real = np.isfinite(counted)
+    by_pairs = np.where(real, counted, 0).sum(axis=1, dtype=np.float64) / real.sum(axis=1)
+    by_track = generation.recording_vectors(ids, space) @ track
+    scores = options.track_weight * by_track + (1 - options.track_weight) * by_pairs
+    order = np.lexsort((ids, -scores))
+    return Scored(
+        ids[order], scores[order], pairs.scores[order], pairs.query_rows[order],
+        pairs.hit_start_s[order],
+    )  # fmt: skip
+
+
+def _candidates(
+    generation: Generation,
+    space: str,
+    sung: Sung,
+    track: FloatArray,
+    options: RankOptions,
+    threads: int,
+) -> IntArray:
+    """Recordings (C,) ascending, at most twice ``options.candidates``."""
+    n = options.candidates
+    tracks = generation.search_recordings(track[None], n, space, threads=threads)
+    found = generation.search_segments(sung.vectors, n, space, threads=threads)
+    keys = found.keys[found.keys > 0]
+    best_first = np.argsort(-found.scores[found.keys > 0], kind="stable")
+    owners = generation.recordings_of(keys[best_first], space)
+    _, first = np.unique(owners, return_index=True)
+    return np.union1d(tracks.keys[0, : tracks.counts[0]], owners[np.sort(first)[:n]])
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """The best pairs of C candidates, each array (C, P), best first, -inf where there are none."""
+
+    scores: FloatArray
+    query_rows: IntArray
+    hit_start_s: FloatArray
+
+
+def _best_pairs(
+    sung: Sung, cosines: FloatArray, ids: IntArray, table: NDArray[np.void], n_pairs: int
+) -> _Pairs:
+    """The pairs of each candidate, from cosines (S, n) with the segments (n,) of all of them.
+
+    ``table`` has the segments of the candidates one after the other, in the order of ``ids``.
+    """
+    first = np.searchsorted(table["recording_id"], ids)
+    counts = np.diff(np.append(first, len(table)))
+    pairs = _Pairs(
+        np.full((len(ids), n_pairs), -np.inf, np.float32),
+        np.zeros((len(ids), n_pairs), np.int64),
+        np.zeros((len(ids), n_pairs), np.float32),
+    )
+    clash = _overlaps(sung.start_s[None], sung.end_s[None], sung.start_s[None], sung.end_s[None])[0]
+    for rows in _blocks(counts, len(cosines)):
+        slots = np.arange(counts[rows].max())
+        real = slots < counts[rows, None]
+        place = np.where(real, first[rows, None] + slots, 0)
+        start_s, end_s = table["start_s"][place], table["end_s"][place]
+        left = np.where(real[:, None], cosines[:, place].transpose(1, 0, 2), -np.inf)
+        each = np.arange(len(rows))
+        for step in range(n_pairs):
+            flat = left.reshape(len(rows), -1).argmax(axis=1)
+            row, column = np.divmod(flat, len(slots))
+            pairs.scores[rows, step] = left[each, row, column]
+            pairs.query_rows[rows, step] = row
+            pairs.hit_start_s[rows, step] = start_s[each, column]
+            taken = _overlaps(
+                start_s, end_s, start_s[each, column][:, None], end_s[each, column][:, None]
+            )[:, :, 0]
+            left[clash[row]] = -np.inf
+            left.transpose(0, 2, 1)[taken] = -np.inf
+    return pairs
+
+
+def _overlaps(
+    start_s: FloatArray, end_s: FloatArray, other_start_s: FloatArray, other_end_s: FloatArray
+) -> NDArray[np.bool_]:
+    """(C, n) spans against (C, m) others: which have a stretch in common, (C, n, m)."""
+    before = start_s[:, :, None] < other_end_s[:, None]
+    return before & (other_start_s[:, None] < end_s[:, :, None])
+
+
+def _blocks(counts: IntArray, n_rows: int) -> Iterator[IntArray]:
+    """Numbers of candidates of about the same length, in blocks that fit in memory together."""
+    order = np.argsort(counts, kind="stable")
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and (stop + 1 - start) * counts[order[stop]] * n_rows <= BLOCK:
+            stop += 1
+        yield order[start:stop]
+        start = stop
