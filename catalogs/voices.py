@@ -79,12 +79,23 @@ TEST_VOICES = (
 
 
 @dataclass(frozen=True)
+class Phone:
+    """A sound of the speech and when it lasts; ``name`` is empty where nobody speaks."""
+
+    name: str
+    start_s: float
+    end_s: float
+    vowel: bool
+
+
+@dataclass(frozen=True)
 class Spoken:
     """A spoken line taken apart, ready to be sung.
 
     ``cepstra`` (F, 64) float32: log-amplitude envelope as real cepstra, a frame every 5 ms;
     ``voicing`` (F,) float32 in 0..1; ``vowels`` (S, 2) float32: start and end of each syllable's
-    vowel in seconds of the speech; ``end_s``: where its last phone ends.
+    vowel in seconds of the speech; ``end_s``: where its last phone ends. ``phones`` are named as
+    the engine names them (espeak: IPA; flite and festival: CMU).
     """
 
     text: str
@@ -93,6 +104,7 @@ class Spoken:
     voicing: FloatArray
     vowels: FloatArray
     end_s: float
+    phones: tuple[Phone, ...] = ()
 
     @property
     def n_syllables(self) -> int:
@@ -133,7 +145,7 @@ def take_apart_recording(samples: FloatArray, voice: Voice) -> Spoken | None:
     (T,) float32 at 16 kHz. Syllables are the peaks of loudness of what is voiced, at least 0.12 s
     apart; a vowel is taken to last 50 ms to both sides of its peak.
     """
-    phones = [_Phone(0.0, len(samples) / SAMPLE_RATE, vowel=False)]
+    phones = [Phone("", 0.0, len(samples) / SAMPLE_RATE, vowel=False)]
     spoken = _take_apart(voice, "", samples, phones)
     loudness = np.exp(spoken.cepstra[:, 0]) * spoken.voicing
     loudness = np.convolve(loudness, np.hanning(13)[1:-1], mode="same")
@@ -188,6 +200,20 @@ def sing(
     n = min(len(out), len(song))
     out[:n] = song[:n] * (0.1 / max(float(level), 1e-6))
     return out
+
+
+def phones_sung(
+    spoken: Spoken, onsets_s: npt.ArrayLike, end_s: float, times_s: npt.ArrayLike
+) -> list[str]:
+    """Names of the phones that ``sing`` sounds at these times, "" for none."""
+    times = np.asarray(times_s, dtype=np.float64)
+    source = _warp(spoken, np.asarray(onsets_s, dtype=np.float64), end_s, times)
+    starts = np.array([phone.start_s for phone in spoken.phones])
+    index = np.searchsorted(starts, source, side="right") - 1
+    return [
+        spoken.phones[i].name if i >= 0 and at < spoken.phones[i].end_s else ""
+        for i, at in zip(index, source, strict=True)
+    ]
 
 
 # --- the melody: time and pitch
@@ -321,7 +347,7 @@ def _symmetric(cepstra: FloatArray) -> FloatArray:
 # --- analysis of the speech
 
 
-def _take_apart(voice: Voice, text: str, samples: FloatArray, phones: list[_Phone]) -> Spoken:
+def _take_apart(voice: Voice, text: str, samples: FloatArray, phones: list[Phone]) -> Spoken:
     vowels = [(p.start_s, p.end_s) for p in phones if p.vowel]
     end_s = min(len(samples) / SAMPLE_RATE, max((p.end_s for p in phones), default=0.0))
     if not phones or end_s <= 0.05:
@@ -332,7 +358,8 @@ def _take_apart(voice: Voice, text: str, samples: FloatArray, phones: list[_Phon
     frames = np.lib.stride_tricks.sliding_window_view(padded, _FFT)[::HOP]
     voicing, period = _voicing(frames)
     cepstra = _envelope(frames, int(np.clip(0.55 * period, 24, _N_CEPSTRA)))
-    return Spoken(text, voice, cepstra, voicing, np.asarray(vowels, dtype=np.float32), end_s)
+    spans = np.asarray(vowels, dtype=np.float32)
+    return Spoken(text, voice, cepstra, voicing, spans, end_s, tuple(phones))
 
 
 def _voicing(frames: FloatArray) -> tuple[FloatArray, float]:
@@ -370,14 +397,7 @@ def _envelope(frames: FloatArray, order: int) -> FloatArray:
 # --- the engines: each says lines as (16 kHz samples, phones)
 
 
-@dataclass(frozen=True)
-class _Phone:
-    start_s: float
-    end_s: float
-    vowel: bool
-
-
-_Said = tuple[FloatArray, list[_Phone]]
+_Said = tuple[FloatArray, list[Phone]]
 
 
 def _say_flite(name: str, lines: Sequence[str]) -> list[_Said]:
@@ -402,7 +422,7 @@ def _say_festival(name: str, lines: Sequence[str]) -> list[_Said]:
             words = line.replace("\\", " ").replace('"', " ")
             script += [
                 f'(set! u (SynthText "{words}"))',
-                f"(utt.save.wave u \"{folder}/{i}.wav\" 'riff)",
+                f'(utt.save.wave u "{folder}/{i}.wav" \'riff)',
                 f'(format t "line {i}\\n")',
                 '(mapcar (lambda (s) (format t "%s %f\\n" (item.name s) (item.feat s \'end)))'
                 " (utt.relation.items u 'Segment))",
@@ -418,17 +438,20 @@ def _say_festival(name: str, lines: Sequence[str]) -> list[_Said]:
                 marks.append([])
             elif marks and value:
                 marks[-1].append((label, float(value)))
-        read = [soundfile.read(Path(folder) / f"{i}.wav", dtype="float32") for i in range(len(lines))]
+        read = [
+            soundfile.read(Path(folder) / f"{i}.wav", dtype="float32") for i in range(len(lines))
+        ]
     return [
-        (_resample(samples, rate), _cmu_phones(m)) for (samples, rate), m in zip(read, marks, strict=True)
+        (_resample(samples, rate), _cmu_phones(m))
+        for (samples, rate), m in zip(read, marks, strict=True)
     ]
 
 
-def _cmu_phones(marks: Sequence[tuple[str, float]]) -> list[_Phone]:
+def _cmu_phones(marks: Sequence[tuple[str, float]]) -> list[Phone]:
     """Phones from (name, end time) rows in the CMU phone set; pauses are left out."""
     starts = [0.0, *(end for _, end in marks)]
     named = zip(marks, starts, strict=False)
-    return [_Phone(s, end, name in _CMU_VOWELS) for (name, end), s in named if name != "pau"]
+    return [Phone(name, s, end, name in _CMU_VOWELS) for (name, end), s in named if name != "pau"]
 
 
 def _resample(samples: FloatArray, rate: int) -> FloatArray:
@@ -484,9 +507,7 @@ class _Espeak:
         self._audio: list[npt.NDArray[np.int16]] = []
         self._marks: list[tuple[int, str]] = []
         synchronous, phoneme_events, ipa = 2, 1, 2
-        self.rate = int(
-            self._library.espeak_Initialize(synchronous, 0, None, phoneme_events | ipa)
-        )
+        self.rate = int(self._library.espeak_Initialize(synchronous, 0, None, phoneme_events | ipa))
         self._callback = _EspeakCallback(self._collect)  # must outlive the library's use of it
         self._library.espeak_SetSynthCallback(self._callback)
         self._library.espeak_SetParameter(_RATE, 150, 0)
@@ -520,7 +541,7 @@ class _Espeak:
         samples = np.concatenate(self._audio).astype(np.float32) / 32768
         bounds = [*(s for s, _ in self._marks), len(samples)]
         phones = [
-            _Phone(s / self.rate, e / self.rate, name[:1] in _IPA_VOWELS)
+            Phone(name, s / self.rate, e / self.rate, name[:1] in _IPA_VOWELS)
             for (s, name), e in zip(self._marks, bounds[1:], strict=True)
             if name
         ]

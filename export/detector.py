@@ -47,7 +47,9 @@ class Detector(nn.Module):
             stride = 2 if wide != narrow else 1
             layers += [
                 nn.Conv2d(narrow, narrow, 3, stride, padding=1, groups=narrow, bias=False),
-                nn.Conv2d(narrow, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU(),
+                nn.Conv2d(narrow, wide, 1, bias=False),
+                nn.BatchNorm2d(wide),
+                nn.ReLU(),
             ]
         self.layers = nn.Sequential(*layers)
         self.decide = nn.Sequential(
@@ -84,7 +86,9 @@ class Windows(IterableDataset[tuple[np.ndarray, np.ndarray]]):
         stems, backings, seed, held = self._arguments
         info = torch.utils.data.get_worker_info()
         rng = np.random.default_rng([seed, info.id if info else 0, 77])
-        mixers = [Mixer(Stems(s, held=held), Backings(backings), MIXES) for s in stems]
+        mixers = [
+            Mixer(Stems(s, shards=slice(held, None)), Backings(backings), MIXES) for s in stems
+        ]
         while True:
             mix = mixers[int(rng.integers(len(mixers)))].draw(rng)
             at = int(rng.integers(SAMPLE_RATE))
@@ -112,15 +116,21 @@ def train(out: Path, stems: list[Path], backings: Path, steps: int) -> None:
     detector = Detector()
     optimiser = torch.optim.AdamW(detector.parameters(), lr=3e-3, weight_decay=0.01)
     loader = DataLoader(
-        Windows(stems, backings, seed=1, held=1), batch_size=16, num_workers=1, collate_fn=collate,
-        prefetch_factor=8, multiprocessing_context="spawn",
+        Windows(stems, backings, seed=1, held=1),
+        batch_size=16,
+        num_workers=1,
+        collate_fn=collate,
+        prefetch_factor=8,
+        multiprocessing_context="spawn",
     )
     log = (out / "log.jsonl").open("w")
     recent: list[float] = []
     for step, (windows, targets) in zip(range(1, steps + 1), loader, strict=False):
         share = step / steps
         for group in optimiser.param_groups:
-            group["lr"] = 3e-3 * max(0.01, min(1.0, step / 100) * 0.5 * (1 + math.cos(math.pi * share)))
+            group["lr"] = 3e-3 * max(
+                0.01, min(1.0, step / 100) * 0.5 * (1 + math.cos(math.pi * share))
+            )
         loss = F.binary_cross_entropy_with_logits(detector(windows), targets)
         optimiser.zero_grad()
         loss.backward()

@@ -47,11 +47,11 @@ def hear(reader: Reader, stems: Stems, backings: Backings, n: int, seed: int) ->
     for i in range(n):
         clips = stems.run(rng, _CLIPS)
         mixed = np.stack(
-            [np.concatenate([mixer.mix(v, t, rng).samples for v, t in clips]) for _ in range(2)]
+            [np.concatenate([mixer.mix(clip, rng).samples for clip in clips]) for _ in range(2)]
         )
         with torch.no_grad():
             letters.append(collapse(reader(torch.from_numpy(mixed))).to(torch.int8))
-        texts.append(" ".join(text for _, text in clips))
+        texts.append(" ".join(clip.text for clip in clips))
         if i % 200 == 199:
             print(f"{i + 1} windows heard", flush=True)
     return Heard(torch.stack(letters), texts)
@@ -72,8 +72,14 @@ def window_texts(poems: list[Poem], n: int, seed: int) -> list[str]:
 
 
 def learn_projection(
-    space: LexicalSpace, heard: Heard, others: list[str], *, steps: int, seed: int,
-    batch: int = 256, temperature: float = 0.05,
+    space: LexicalSpace,
+    heard: Heard,
+    others: list[str],
+    *,
+    steps: int,
+    seed: int,
+    batch: int = 256,
+    temperature: float = 0.05,
 ) -> list[float]:
     """Train ``space.projection`` in place; the losses of every 50th step."""
     rng = np.random.default_rng([seed, 32])

@@ -112,7 +112,9 @@ class LexicalSpace(nn.Module):
         worth = share * (1 - share) * idf  # neither everywhere nor nowhere
         chosen = np.argsort(-worth, kind="stable")[: self.options.features]
         self.feature_of.zero_()
-        self.feature_of[torch.from_numpy(chosen)] = torch.arange(1, len(chosen) + 1, dtype=torch.int32)
+        self.feature_of[torch.from_numpy(chosen)] = torch.arange(
+            1, len(chosen) + 1, dtype=torch.int32
+        )
         self.idf[1 : len(chosen) + 1] = torch.from_numpy(idf[chosen]).float()
         self.mean.zero_()
         bags = [unit(torch.log1p(self.counts(letters_of([text]))) * self.idf) for text in texts]

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalogs.backing import anthems
-from export.stems import CLIP_SAMPLES, SAMPLE_RATE
+from export.stems import CLIP_PHONES, CLIP_SAMPLES, SAMPLE_RATE
 from livi_index.audio import load_audio
 
 FloatArray = npt.NDArray[np.float32]
@@ -27,38 +27,56 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Mix:
-    """``samples`` (160000,) float32; ``text`` sung in it, "" without a voice; ``voice`` alone."""
+    """``samples`` (160000,) float32; ``text`` sung in it, "" without a voice; ``voice`` alone;
+    ``phones`` (250,) int8 numbers of what the voice sounds."""
 
     samples: FloatArray
     text: str
     voice: FloatArray
+    phones: npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Stem:
+    """A voice alone, what it sings, and its phones."""
+
+    voice: FloatArray
+    text: str
+    phones: npt.NDArray[np.int8]
+
+
+SILENCE = Stem(np.zeros(CLIP_SAMPLES, np.float32), "", np.zeros(CLIP_PHONES, np.int8))
 
 
 class Stems:
     """All whole shards of a folder, opened without reading them; new ones appear on ``refresh``."""
 
-    def __init__(self, folder: Path, *, held: int = 0) -> None:
+    def __init__(self, folder: Path, *, shards: slice = slice(None)) -> None:
         self._folder = folder
-        self._held = held
+        self._shards = shards
         self.refresh()
 
     def refresh(self) -> None:
-        ready = sorted(p.with_suffix(".npy") for p in self._folder.glob("*.json"))[self._held :]
+        ready = sorted(p.with_suffix(".npy") for p in self._folder.glob("*.json"))[self._shards]
         self._sounds = [np.load(p, mmap_mode="r") for p in ready]
         self._texts = [json.loads(p.with_suffix(".json").read_text())["texts"] for p in ready]
+        self._phones = [np.load(p.with_suffix(".phones")) for p in ready]
 
     def __len__(self) -> int:
         return sum(map(len, self._texts))
 
-    def pick(self, rng: np.random.Generator) -> tuple[FloatArray, str]:
+    def pick(self, rng: np.random.Generator) -> Stem:
         return self.run(rng, 1)[0]
 
-    def run(self, rng: np.random.Generator, n: int) -> list[tuple[FloatArray, str]]:
+    def run(self, rng: np.random.Generator, n: int) -> list[Stem]:
         """``n`` clips that follow each other in a shard: mostly one voice and one poem."""
         shard = int(rng.integers(len(self._sounds)))
         first = int(rng.integers(len(self._texts[shard]) - n + 1))
-        sounds, texts = self._sounds[shard], self._texts[shard]
-        return [(sounds[i].astype(np.float32) / 32768, texts[i]) for i in range(first, first + n)]
+        sounds, texts, phones = self._sounds[shard], self._texts[shard], self._phones[shard]
+        return [
+            Stem(sounds[i].astype(np.float32) / 32768, texts[i], phones[i])
+            for i in range(first, first + n)
+        ]
 
 
 class Backings:
@@ -99,24 +117,22 @@ class Mixer:
     def draw(self, rng: np.random.Generator, *, ease: float = 0.0) -> Mix:
         """One mix; with ``ease`` voices stand out by up to 20 dB, and that share of them is bare."""
         if rng.random() < ease:
-            voice, text = self.stems.pick(rng)
-            return Mix(voice * np.float32(10 ** rng.uniform(-1.0, 0.2)), text, voice)
+            stem = self.stems.pick(rng)
+            level = np.float32(10 ** rng.uniform(-1.0, 0.2))
+            return Mix(stem.voice * level, stem.text, stem.voice, stem.phones)
         if rng.random() < self.options.instrumental:
-            return self.mix(np.zeros(CLIP_SAMPLES, dtype=np.float32), "", rng)
-        return self.mix(*self.stems.pick(rng), rng, ease=ease)
+            return self.mix(SILENCE, rng)
+        return self.mix(self.stems.pick(rng), rng, ease=ease)
 
-    def mix(
-        self, voice: FloatArray, text: str, rng: np.random.Generator, *, ease: float = 0.0
-    ) -> Mix:
-        """This voice, which sings ``text``, in a random mix."""
-        if text:
-            voice = self._colour(_at_level(voice, 0.1), rng)
+    def mix(self, stem: Stem, rng: np.random.Generator, *, ease: float = 0.0) -> Mix:
+        """This voice in a random mix."""
+        voice = self._colour(_at_level(stem.voice, 0.1), rng) if stem.text else stem.voice
         backing = np.zeros(CLIP_SAMPLES, dtype=np.float32)
-        if not text or rng.random() >= self.options.bare:
+        if not stem.text or rng.random() >= self.options.bare:
             backing = self._equalise(self.backings.pick(rng), rng)
         level_db = rng.uniform(*self.options.voice_db) + ease * rng.uniform(5, 20)
         mixed = voice + backing * np.float32(10 ** (-level_db / 20))
-        return Mix(self._damage(mixed, rng), text, voice)
+        return Mix(self._damage(mixed, rng), stem.text, voice, stem.phones)
 
     def _colour(self, voice: FloatArray, rng: np.random.Generator) -> FloatArray:
         spectrum = np.fft.rfft(voice, 2 * CLIP_SAMPLES)

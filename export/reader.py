@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from export.phones import PHONES
+
 SAMPLE_RATE = 16_000
 ALPHABET = "_ abcdefghijklmnopqrstuvwxyz'"
 _N_FFT, _MEL_HOP = 400, 160
@@ -134,7 +136,8 @@ class _Block(nn.Module):
         self.convolution = _Convolution(width, options.kernel)
         self.attention = _Attention(width, options.heads)
         self.feed_forward = nn.Sequential(
-            nn.Linear(width, options.feed_forward), nn.SiLU(),
+            nn.Linear(width, options.feed_forward),
+            nn.SiLU(),
             nn.Linear(options.feed_forward, width),
         )
         self.dropout = nn.Dropout(options.dropout)
@@ -178,6 +181,7 @@ class Reader(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.letters = nn.Linear(width, LETTERS_PER_FRAME * len(ALPHABET))
         self.middle = nn.Linear(width, LETTERS_PER_FRAME * len(ALPHABET))
+        self.phones = nn.Linear(width, LETTERS_PER_FRAME * len(PHONES))
 
     def forward(self, samples: Tensor) -> Tensor:
         return self._log_letters(self.letters, self.frames(self.log_mel(samples)))
@@ -189,16 +193,18 @@ class Reader(nn.Module):
             x = block(x)
         return self.norm(x)
 
-    def train_forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities at the end and, as a second objective, half-way (Lee et al. 2021)."""
+    def train_forward(self, mel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities of letters at the end; half-way letters too (Lee et al. 2021), and
+        logits of phones (B, T, 40): second objectives that only training has."""
         x = self.subsample(mel)
-        half = None
-        for i, block in enumerate(self.blocks):
+        middle = (len(self.blocks) + 1) // 2
+        for block in self.blocks[:middle]:
             x = block(x)
-            if i + 1 == (len(self.blocks) + 1) // 2:
-                half = self._log_letters(self.middle, x)
-        assert half is not None
-        return self._log_letters(self.letters, self.norm(x)), half
+        half = self._log_letters(self.middle, x)
+        phones = self.phones(x).reshape(x.shape[0], -1, len(PHONES)).float()
+        for block in self.blocks[middle:]:
+            x = block(x)
+        return self._log_letters(self.letters, self.norm(x)), half, phones
 
     def _log_letters(self, head: nn.Linear, x: Tensor) -> Tensor:
         logits = head(x).reshape(x.shape[0], -1, len(ALPHABET))

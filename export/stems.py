@@ -3,8 +3,9 @@
     python -m export.stems OUT --poems poems.jsonl.gz --clips 12000 --seed 1
     python -m export.stems OUT --readings READINGS --clips 2400 --seed 1
 
-Voice and backing stay apart, so training mixes them anew at every step. A shard is two files,
-``000007.npy`` (N, 160000) int16 at 16 kHz and ``000007.json`` (N texts in the recogniser's letters,
+Voice and backing stay apart, so training mixes them anew at every step. A shard is three files,
+``000007.npy`` (N, 160000) int16 at 16 kHz, ``000007.phones`` (N, 250) int8, what is sounding 25
+times a second (a .npy by another name), and ``000007.json`` (N texts in the recogniser's letters,
 with the voice that sings them). A shard depends on the seed and its number alone, so the command
 can be stopped and started again; it makes what is missing.
 
@@ -32,14 +33,18 @@ from catalogs.voices import (
     Spoken,
     Voice,
     available,
+    phones_sung,
     sing,
     speak_lines,
     take_apart_recording,
 )
+from export.phones import UNKNOWN, phone_number
 from livi_index.audio import load_audio
 
 CLIP_S = 10.0
 CLIP_SAMPLES = int(CLIP_S * SAMPLE_RATE)
+PHONE_RATE = 25
+CLIP_PHONES = int(CLIP_S * PHONE_RATE)
 CLIPS_PER_SHARD = 120
 _TAKES = 3  # times that a spoken line is sung
 _SCALES = np.array([[0, 2, 4, 5, 7, 9, 11], [0, 2, 3, 5, 7, 8, 10]])
@@ -47,11 +52,15 @@ _SCALES = np.array([[0, 2, 4, 5, 7, 9, 11], [0, 2, 3, 5, 7, 8, 10]])
 
 @dataclass(frozen=True)
 class Clip:
-    """``samples`` (160000,) float32 with a voice alone, ``text`` what is sung from start to end."""
+    """``samples`` (160000,) float32 with a voice alone, ``text`` what is sung from start to end.
+
+    ``phones`` (250,) int8: numbers of ``export.phones`` at 25 a second, −1 where unknown.
+    """
 
     samples: npt.NDArray[np.float32]
     text: str
     voice: Voice
+    phones: npt.NDArray[np.int8]
 
 
 def training_voices() -> list[Voice]:
@@ -134,6 +143,7 @@ def _fill_clip(
 ) -> tuple[Clip, int]:
     """One clip from the first pieces that fit, and how many were used (0: the first is too long)."""
     samples = np.zeros(CLIP_SAMPLES, dtype=np.float32)
+    phones = np.zeros(CLIP_PHONES, dtype=np.int8)
     texts: list[str] = []
     start_s = float(rng.uniform(0.0, 0.6))
     for piece in waiting:
@@ -147,13 +157,31 @@ def _fill_clip(
         voice_part = _sing_with_company(piece, onsets, end_s, style, rng)
         at = int(start_s * SAMPLE_RATE)
         samples[at : at + len(voice_part)] += voice_part[: CLIP_SAMPLES - at]
+        _note_phones(phones, piece, onsets, start_s, end_s)
         texts.append(piece.text)
         start_s += end_s + float(rng.choice([0.02, 0.2, 0.6, 1.5], p=[0.4, 0.3, 0.2, 0.1]))
-    return Clip(samples, " ".join(texts), voice), len(texts)
+    return Clip(samples, " ".join(texts), voice, phones), len(texts)
+
+
+def _note_phones(
+    phones: npt.NDArray[np.int8],
+    piece: Spoken,
+    onsets: npt.NDArray[np.float64],
+    start_s: float,
+    end_s: float,
+) -> None:
+    """Write the phones of one piece, which starts at ``start_s``, into its clip's."""
+    times = (np.arange(CLIP_PHONES) + 0.5) / PHONE_RATE - start_s
+    inside = np.flatnonzero((times >= 0) & (times < end_s))
+    names = phones_sung(piece, onsets, end_s, times[inside])
+    phones[inside] = [phone_number(name) for name in names]
 
 
 def _sing_with_company(
-    piece: Spoken, onsets: npt.NDArray[np.float64], end_s: float, style: _Style,
+    piece: Spoken,
+    onsets: npt.NDArray[np.float64],
+    end_s: float,
+    style: _Style,
     rng: np.random.Generator,
 ) -> npt.NDArray[np.float32]:
     pitches = _melody(piece.n_syllables, style, rng)
@@ -165,8 +193,13 @@ def _sing_with_company(
     late = np.maximum.accumulate(onsets + rng.normal(0, 0.02, len(onsets)))
     other_formant = style.formant * float(rng.uniform(0.93, 1.08))
     second = sing(
-        piece, np.clip(late, 0.01, end_s - 0.02), end_s, pitches * interval, rng=rng,
-        formant=other_formant, **options,
+        piece,
+        np.clip(late, 0.01, end_s - 0.02),
+        end_s,
+        pitches * interval,
+        rng=rng,
+        formant=other_formant,
+        **options,
     )
     return solo + np.float32(style.company) * second
 
@@ -182,6 +215,7 @@ def _melody(n: int, style: _Style, rng: np.random.Generator) -> npt.NDArray[np.f
 def make_reading_shard(readings: list[Path], seed: int, number: int) -> list[Clip]:
     """One shard of real voices, read or sung; the words are given as "voice"."""
     rng = np.random.default_rng([seed, number])
+    nothing = np.full(CLIP_PHONES, UNKNOWN, dtype=np.int8)
     clips: list[Clip] = []
     while len(clips) < CLIPS_PER_SHARD:
         path = readings[rng.integers(len(readings))]
@@ -191,14 +225,15 @@ def make_reading_shard(readings: list[Path], seed: int, number: int) -> list[Cli
             read = speech[at : at + CLIP_SAMPLES]
             voice = Voice("recording", path.stem)
             if rng.random() < 0.5:
-                clips.append(Clip(np.pad(read, (0, CLIP_SAMPLES - len(read))), "voice", voice))
+                padded = np.pad(read, (0, CLIP_SAMPLES - len(read)))
+                clips.append(Clip(padded, "voice", voice, nothing))
             else:
                 pieces = [
                     take_apart_recording(read[i : i + 2 * SAMPLE_RATE], voice)
                     for i in range(0, len(read) - SAMPLE_RATE, 2 * SAMPLE_RATE)
                 ]
                 clips += [
-                    Clip(clip.samples, "voice", voice)
+                    Clip(clip.samples, "voice", voice, nothing)
                     for clip in _take([p for p in pieces if p], voice, rng)
                 ]
     return clips[:CLIPS_PER_SHARD]
@@ -208,6 +243,8 @@ def write_shard(folder: Path, number: int, clips: list[Clip]) -> None:
     """Both files of a shard, the sound first, so that a .json means a whole shard."""
     sound = np.stack([np.clip(c.samples * 2.0, -1, 1) for c in clips])
     np.save(folder / f"{number:06d}.npy", (sound * 32767).astype(np.int16))
+    with (folder / f"{number:06d}.phones").open("wb") as file:
+        np.save(file, np.stack([c.phones for c in clips]))
     words = {"texts": [c.text for c in clips], "voices": [str(c.voice) for c in clips]}
     part = folder / f"{number:06d}.part"
     part.write_text(json.dumps(words))
@@ -221,6 +258,7 @@ def main() -> None:
     words.add_argument("--poems", type=Path)
     words.add_argument("--readings", type=Path)
     parser.add_argument("--clips", type=int, default=12_000)
+    parser.add_argument("--first", type=int, default=0, help="number of the first shard")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -229,7 +267,8 @@ def main() -> None:
         make = functools.partial(make_shard, poems, training_voices())
     else:
         make = functools.partial(make_reading_shard, sorted(arguments.readings.glob("*.opus")))
-    for number in range(-(-arguments.clips // CLIPS_PER_SHARD)):
+    shards = -(-arguments.clips // CLIPS_PER_SHARD)
+    for number in range(arguments.first, arguments.first + shards):
         if not (arguments.out / f"{number:06d}.json").exists():
             clips = make(arguments.seed, number)
             write_shard(arguments.out, number, clips)

@@ -81,8 +81,13 @@ def export_graph(graph: nn.Module, example: Tensor, names: tuple[str, str], path
     """Write ``graph`` as one ONNX file with float16 weights; the first axis is free."""
     second = {1: torch.export.Dim("length", min=4)} if names[0] == "characters" else {}
     program = torch.onnx.export(
-        graph.eval(), (example,), dynamo=True, opset_version=_OPSET, external_data=False,
-        input_names=[names[0]], output_names=[names[1]],
+        graph.eval(),
+        (example,),
+        dynamo=True,
+        opset_version=_OPSET,
+        external_data=False,
+        input_names=[names[0]],
+        output_names=[names[1]],
         dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)} | second,),
     )
     assert program is not None
@@ -140,7 +145,11 @@ def check_parity(graph: nn.Module, inputs: Tensor, path: Path) -> dict[str, floa
 
 
 def build_bundle(
-    out: Path, reader: Reader, space: LexicalSpace, detector: Detector, windows: Tensor,
+    out: Path,
+    reader: Reader,
+    space: LexicalSpace,
+    detector: Detector,
+    windows: Tensor,
     card: dict[str, Any],
 ) -> dict[str, Any]:
     """Export all graphs, check them on ``windows`` (N, 480000) of real singing, write the card."""
@@ -175,8 +184,12 @@ def card_of(out: Path, space: LexicalSpace, written: dict[str, Any]) -> dict[str
         "vocals": {"file": "vocals.onnx", "window_s": WINDOW_SAMPLES / SAMPLE_RATE},
         "spaces": [
             {
-                "name": "lyrics", "encoder": "audio.onnx", "window_s": WINDOW_S,
-                "dim": space.options.dim, "pooling": "mean", "text": text,
+                "name": "lyrics",
+                "encoder": "audio.onnx",
+                "window_s": WINDOW_S,
+                "dim": space.options.dim,
+                "pooling": "mean",
+                "text": text,
             }
         ],
     } | written
@@ -193,8 +206,12 @@ def main() -> None:
     arguments = parser.parse_args()
     windows = torch.from_numpy(np.load(arguments.windows)[:6].astype(np.float32))
     card = build_bundle(
-        arguments.out, load_reader(arguments.reader), load_space(arguments.space),
-        load_detector(arguments.detector), windows, tomllib.loads(arguments.card.read_text()),
+        arguments.out,
+        load_reader(arguments.reader),
+        load_space(arguments.space),
+        load_detector(arguments.detector),
+        windows,
+        tomllib.loads(arguments.card.read_text()),
     )
     worst = max(max(p.values()) for p in card["measured"]["parity"].values())
     if worst > TOLERANCE:

@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
-from export.mixes import Backings, Mixer, MixOptions, Stems
+from export.mixes import Backings, Mix, Mixer, MixOptions, Stems
+from export.phones import UNKNOWN
 from export.reader import Reader, ReaderOptions, encode_text, greedy_text
 
 _HELD_SHARDS = 1  # the first shard validates
@@ -38,38 +39,43 @@ class TrainOptions:
     learning_rate: float = 1.2e-3
     warm_up: int = 300
     weight_decay: float = 0.01
-    middle: float = 0.3  # weight of the loss half-way
-    easy_share: float = 0.4  # share of the time in which voices stand out, less and less
+    middle: float = 0.3  # weight of the letters' loss half-way
+    phones: float = 1.0  # weight of the phones' loss
+    easy_share: float = 0.6  # share of the time in which voices stand out, less and less
     clip_gradient: float = 1.0
     seed: int = 1
 
 
-class Mixes(IterableDataset[tuple[np.ndarray, str]]):
+class Mixes(IterableDataset[Mix]):
     """Endless mixes for a loader process; ``progress`` (0…1) is shared memory."""
 
-    def __init__(self, stems: Path, backings: Path, options: TrainOptions, progress: Tensor) -> None:
+    def __init__(
+        self, stems: Path, backings: Path, options: TrainOptions, progress: Tensor
+    ) -> None:
         self._folders = stems, backings
         self._options, self._progress = options, progress
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, str]]:
+    def __iter__(self) -> Iterator[Mix]:
         info = torch.utils.data.get_worker_info()
         worker = info.id if info else 0
         seed = [self._options.seed, worker, int(1e6 * float(self._progress))]
         rng = np.random.default_rng(seed)
-        stems = Stems(self._folders[0], held=_HELD_SHARDS)
+        stems = Stems(self._folders[0], shards=slice(_HELD_SHARDS, None))
         mixer = Mixer(stems, Backings(self._folders[1]), MixOptions())
         drawn = 0
         while True:
             ease = max(0.0, 1.0 - float(self._progress) / max(self._options.easy_share, 1e-6))
-            mix = mixer.draw(rng, ease=ease)
-            yield mix.samples, mix.text
+            yield mixer.draw(rng, ease=ease)
             drawn += 1
-            if drawn % 2000 == 0:
+            if drawn % 400 == 0:
                 stems.refresh()
 
 
-def collate(rows: list[tuple[np.ndarray, str]]) -> tuple[Tensor, list[str]]:
-    return torch.from_numpy(np.stack([samples for samples, _ in rows])), [text for _, text in rows]
+def collate(mixes: list[Mix]) -> tuple[Tensor, list[str], Tensor]:
+    """Samples (B, 160000), what is sung in each, phones (B, 250)."""
+    samples = torch.from_numpy(np.stack([mix.samples for mix in mixes]))
+    phones = torch.from_numpy(np.stack([mix.phones for mix in mixes])).long()
+    return samples, [mix.text for mix in mixes], phones
 
 
 def ctc(log_letters: Tensor, texts: list[str]) -> Tensor:
@@ -82,6 +88,11 @@ def ctc(log_letters: Tensor, texts: list[str]) -> Tensor:
         log_letters.transpose(0, 1), flat, frames, lengths, reduction="none", zero_infinity=True
     )
     return losses.sum() / max(int(lengths.sum()), 1)
+
+
+def phone_loss(logits: Tensor, phones: Tensor) -> Tensor:
+    """Cross-entropy of the phones that are known, (B, T, 40) against (B, T)."""
+    return F.cross_entropy(logits.flatten(0, 1), phones.flatten(), ignore_index=UNKNOWN)
 
 
 def mask(mel: Tensor, rng: np.random.Generator) -> Tensor:
@@ -113,8 +124,7 @@ def validate(reader: Reader, stems: Path, backings: Path, n: int = 96) -> dict[s
     """Letter error rate of the best path on held-out clips, bare and mixed."""
     reader.eval()
     result: dict[str, float] = {}
-    held = Stems(stems)
-    held._sounds, held._texts = held._sounds[:_HELD_SHARDS], held._texts[:_HELD_SHARDS]
+    held = Stems(stems, shards=slice(_HELD_SHARDS))
     for name, options in {
         "bare": MixOptions(bare=1.0, instrumental=0.0, noise=0.0, telephone=0.0, room=0.0),
         "mixed": MixOptions(bare=0.0, instrumental=0.0),
@@ -142,14 +152,18 @@ def load_reader(checkpoint: Path) -> Reader:
     return reader.eval()
 
 
-def train(out: Path, stems: Path, backings: Path, options: TrainOptions, fresh: ReaderOptions) -> None:
+def train(
+    out: Path, stems: Path, backings: Path, options: TrainOptions, fresh: ReaderOptions
+) -> None:
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
     torch.manual_seed(options.seed)
     state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
     reader = Reader(ReaderOptions(**state["reader_options"]) if state else fresh)
     optimiser = torch.optim.AdamW(
-        reader.parameters(), lr=options.learning_rate, betas=(0.9, 0.98),
+        reader.parameters(),
+        lr=options.learning_rate,
+        betas=(0.9, 0.98),
         weight_decay=options.weight_decay,
     )
     step, spent = 0, 0.0
@@ -159,17 +173,21 @@ def train(out: Path, stems: Path, backings: Path, options: TrainOptions, fresh: 
         step, spent = state["step"], state["spent_s"]
     progress = torch.zeros(()).share_memory_()
     loader = DataLoader(
-        Mixes(stems, backings, options, progress), batch_size=options.batch, num_workers=1,
-        collate_fn=collate, prefetch_factor=4, multiprocessing_context="spawn",
+        Mixes(stems, backings, options, progress),
+        batch_size=options.batch,
+        num_workers=1,
+        collate_fn=collate,
+        prefetch_factor=4,
+        multiprocessing_context="spawn",
     )
     rng = np.random.default_rng(options.seed + step)
     log = (out / "log.jsonl").open("a")
-    recent: list[float] = []
+    recent: list[tuple[float, float]] = []
     last = time.monotonic()
     saved = last
     reader.train()
     progress.fill_(min(1.0, spent / (60 * options.minutes)))
-    for samples, texts in loader:
+    for samples, texts, phones in loader:
         share = spent / (60 * options.minutes)
         if share >= 1.0:
             break
@@ -180,18 +198,20 @@ def train(out: Path, stems: Path, backings: Path, options: TrainOptions, fresh: 
         with torch.no_grad():
             mel = mask(reader.log_mel.fast(samples), rng)
         with torch.autocast("cpu", torch.bfloat16):
-            end, half = reader.train_forward(mel)
-        loss = ctc(end, texts) + options.middle * ctc(half, texts)
+            end, half, heard = reader.train_forward(mel)
+        letters, named = ctc(end, texts), phone_loss(heard, phones)
+        loss = letters + options.middle * ctc(half, texts) + options.phones * named
         loss.backward()
         torch.nn.utils.clip_grad_norm_(reader.parameters(), options.clip_gradient)
         optimiser.step()
         optimiser.zero_grad()
-        recent.append(loss.item())
+        recent.append((letters.item(), named.item()))
         step += 1
         now = time.monotonic()
         spent, last = spent + now - last, now
         if step % 50 == 0:
-            row = {"step": step, "minutes": spent / 60, "loss": float(np.mean(recent))}
+            means = dict(zip(("letters", "phones"), np.mean(recent, axis=0).tolist(), strict=True))
+            row = {"step": step, "minutes": spent / 60} | means
             recent.clear()
             if step % 500 == 0:
                 row |= validate(reader, stems, backings)
@@ -201,16 +221,25 @@ def train(out: Path, stems: Path, backings: Path, options: TrainOptions, fresh: 
             _save(checkpoint, reader, optimiser, step, spent, options)
             saved = now
     _save(checkpoint, reader, optimiser, step, spent, options)
-    print(json.dumps({"step": step} | validate(reader, stems, backings, n=320)), file=log, flush=True)
+    print(
+        json.dumps({"step": step} | validate(reader, stems, backings, n=320)), file=log, flush=True
+    )
 
 
 def _save(
-    path: Path, reader: Reader, optimiser: torch.optim.Optimizer, step: int, spent: float,
+    path: Path,
+    reader: Reader,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    spent: float,
     options: TrainOptions,
 ) -> None:
     state = {
-        "reader": reader.state_dict(), "optimiser": optimiser.state_dict(), "step": step,
-        "spent_s": spent, "reader_options": dataclasses.asdict(reader.options),
+        "reader": reader.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "step": step,
+        "spent_s": spent,
+        "reader_options": dataclasses.asdict(reader.options),
         "train_options": dataclasses.asdict(options),
     }
     part = path.with_suffix(".part")
