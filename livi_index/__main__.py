@@ -1,6 +1,7 @@
 """``python -m livi_index`` is the command ``livi-index``."""
 
-from livi_index.cli import main
-
 if __name__ == "__main__":
+    # Not above: every decoding process imports this module again.
+    from livi_index.cli import main
+
     main()

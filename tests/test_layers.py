@@ -20,7 +20,8 @@ LAYERS = (
     ("library", "planning"),
     ("analysis",),
     ("build",),
-    ("scale", "serve"),
+    ("scale", "serve", "status"),
+    ("display",),
     ("cli",),
     ("__main__",),
 )

@@ -1,0 +1,222 @@
+"""The command line: a view. Every command parses, makes one call and prints.
+
+Results go to standard output, everything else to standard error. Exit codes: 0 fine; 1 failed;
+2 usage; 3 finished, but some files newly failed or something that was named was not there;
+11 another build has the library; 130 stopped by a signal, with what was done kept.
+
+Start-up is part of a query's time, and decoding processes of a build import this module again: so
+whatever is heavy is imported in the command that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from livi_index import __version__, display
+from livi_index.errors import LibraryLocked, LiviError
+
+FAILED, INCOMPLETE, LOCKED, INTERRUPTED = 1, 3, 11, 130
+
+app = typer.Typer(
+    name="livi-index",
+    help="Find every version of a song by what is sung in it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(models_app, name="models", help="List, install, verify and remove models.")
+
+LibraryOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the library; else $LIVI_LIBRARY, else the user's data folder."),
+]
+ModelOption = Annotated[
+    str | None, typer.Option(help="Name or folder of a model; else the library's own.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """The entry point: run a command, and tell in one sentence what goes wrong."""
+    signals = _Signals()
+    # A title in a script that the terminal's encoding lacks is no reason to end.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        app()
+    except BaseException as error:
+        if signals.received:
+            signals.leave()
+        if not isinstance(error, LiviError):
+            raise
+        display.complain(str(error))
+        sys.exit(LOCKED if isinstance(error, LibraryLocked) else FAILED)
+
+
+class _Signals:
+    """Ctrl-C and SIGTERM end the command by KeyboardInterrupt, a second one at once."""
+
+    def __init__(self) -> None:
+        self.received = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            os._exit(INTERRUPTED)
+        self.received = True
+        raise KeyboardInterrupt
+
+    def leave(self) -> NoReturn:
+        """End the process without waiting for a thread that is inside the model."""
+        display.complain("stopped; what was done is kept, and the next build goes on from there")
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"livi-index {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def build(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Folders or files, any number.")
+    ] = None,
+    files: Annotated[
+        Path | None,
+        typer.Option(
+            "--list", help="CSV file with a column path, and work, title, artist if known."
+        ),
+    ] = None,
+    library: LibraryOption = None,
+    model: ModelOption = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave out what this glob matches; repeatable.")
+    ] = None,
+    follow_symlinks: Annotated[bool, typer.Option("--follow-symlinks")] = False,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Decoding processes; 0 is one for each processor.")
+    ] = 0,
+    max_minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Of a file that are indexed, at most.")
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
+) -> None:
+    """Index folders of songs; run it again to index what is new."""
+    from livi_index import build as building
+
+    if not folders and not files:
+        raise typer.BadParameter("name at least one folder, or a --list")
+    defaults = building.BuildOptions()
+    chosen = building.BuildOptions(
+        exclude=tuple(exclude or ()),
+        follow_symlinks=follow_symlinks,
+        files=files,
+        model=model,
+        jobs=jobs,
+        max_minutes=max_minutes or defaults.max_minutes,
+    )
+    with display.progress(quiet) as progress:
+        report = building.build(folders or (), library, chosen, progress=progress)
+    display.print_report(report, as_json=as_json, quiet=quiet)
+    if not report.complete:
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+def query(
+    files: Annotated[list[Path], typer.Argument(help="Songs to find versions of.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of hits.")] = 10,
+    min_score: Annotated[float | None, typer.Option(help="Leave out hits that score less.")] = None,
+    library: LibraryOption = None,
+    model: ModelOption = None,
+    every: Annotated[bool, typer.Option("--all", help="Every path of a hit.")] = False,
+    include_self: Annotated[
+        bool, typer.Option("--include-self", help="Offer the query itself if it is there.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find versions of songs in a library, and where they match."""
+    from livi_index.library import open_library
+    from livi_index.models import find_model
+
+    failed = False
+    with open_library(library, model=find_model(model) if model else None) as opened:
+        for file in files:
+            try:
+                answer = opened.query(file, k=k, min_score=min_score, include_self=include_self)
+            except LiviError as error:
+                failed = True
+                display.complain(str(error))
+            else:
+                display.print_answer(answer, every=every, as_json=as_json)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def status(library: LibraryOption = None, as_json: JsonOption = False) -> None:
+    """What is in a library."""
+    from livi_index.status import read_status
+
+    display.print_status(read_status(library), as_json=as_json)
+
+
+@models_app.command("list")
+def list_models(as_json: JsonOption = False) -> None:
+    """The models that are at hand."""
+    from livi_index.models import available_models
+
+    display.print_models(available_models(), as_json=as_json)
+
+
+@models_app.command("install")
+def install(
+    source: Annotated[str, typer.Argument(help="A folder, a .zip file, or its https:// address.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of its namesake.")
+    ] = False,
+) -> None:
+    """Install a model bundle."""
+    from livi_index.install import install_model
+
+    bundle = install_model(source, replace=replace)
+    display.say(f"{bundle.card.name} {bundle.card.version} is installed in {bundle.path}")
+
+
+@models_app.command("verify")
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Models; else all.")] = None,
+) -> None:
+    """Compare every file of models with what their cards say."""
+    from livi_index import models
+
+    for name in names or [entry.name for entry in models.available_models()]:
+        models.verify(models.find_model(name))
+        display.say(f"{name}: every file is what its card says")
+
+
+@models_app.command("remove")
+def remove(name: str) -> None:
+    """Delete an installed model."""
+    from livi_index.install import remove_model
+
+    remove_model(name)
+    display.say(f"{name} is removed")

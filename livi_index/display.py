@@ -1,0 +1,276 @@
+"""What people see: progress, tables and sentences.
+
+Results go to standard output, everything else to standard error. What comes from files (names,
+tags, messages about them) is hostile text: a title can hold escape sequences that rewrite the
+screen, or characters that turn a line around. All of it goes through ``safe``, and none of it is
+ever read as markup.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from livi_index.build import BuildReport, Progress
+    from livi_index.library import Answer, Hit
+    from livi_index.models import ModelEntry
+    from livi_index.status import Status
+
+    Watcher = Callable[[Progress], None]
+
+LONGEST_TAG = 200  # characters
+PLAIN_EVERY_S = 5.0
+_STAGES = {"walk": "looking for files", "tracks": "indexing", "publish": "publishing"}
+
+
+def safe(text: object, longest: int | None = None) -> str:
+    """The text in one line, with characters that are not seen as such written as escapes.
+
+    Bytes of a file name that are no text (surrogates) become ``\\xNN``.
+    """
+    shown = "".join(_visible(character) for character in str(text))
+    return shown if longest is None or len(shown) <= longest else shown[: longest - 1] + "…"
+
+
+def _visible(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:
+        return f"\\x{number - 0xDC00:02x}"
+    # Control, format (bidirectional, zero width), surrogate, private, unassigned; line ends.
+    if unicodedata.category(character)[0] == "C" or unicodedata.category(character) in ("Zl", "Zp"):
+        return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+    return character
+
+
+def complain(text: str) -> None:
+    """Say something on standard error."""
+    print(f"livi-index: {safe(' '.join(text.splitlines()))}", file=sys.stderr, flush=True)
+
+
+def say(text: str) -> None:
+    """Say something that was asked for."""
+    print(safe(text), flush=True)
+
+
+def print_json(value: object) -> None:
+    """One object, one line; ASCII, so that no name can do harm."""
+    print(json.dumps(value, ensure_ascii=True), flush=True)
+
+
+def clock(seconds: float) -> str:
+    """1:05, 1:00:00"""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+# progress
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Watcher | None]:
+    """What ``build`` tells its progress to: a bar on a terminal, else a line now and then."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        yield from _bar()
+    else:
+        yield _PlainLines()
+
+
+def _bar() -> Iterator[Watcher]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    columns = (SpinnerColumn(), BarColumn(bar_width=24), MofNCompleteColumn())
+    words = TextColumn("{task.description}", markup=False)
+    with Bars(*columns, words, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(_STAGES["walk"], total=None)
+
+        def show(now: Progress) -> None:
+            total = now.total or None
+            bars.update(task, completed=now.done, total=total, description=_sentence(now))
+
+        yield show
+
+
+class _PlainLines:
+    """At most one line every few seconds."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + PLAIN_EVERY_S
+
+    def __call__(self, now: Progress) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + PLAIN_EVERY_S
+            of = f" of {now.total:,}" if now.total else ""
+            print(f"{now.done:,}{of} {_sentence(now)}", file=sys.stderr, flush=True)
+
+
+def _sentence(now: Progress) -> str:
+    parts = [_STAGES[now.stage]]
+    if now.stage == "tracks" and now.seconds > 0 and now.done:
+        rate = now.done / now.seconds
+        parts += [
+            f"{rate:.1f} files/s",
+            f"{now.audio_seconds / now.seconds:.0f} s of audio/s",
+            f"{clock((now.total - now.done) / rate)} left",
+        ]
+    if now.failed:
+        parts.append(f"{now.failed:,} failed")
+    return ", ".join(parts)
+
+
+# what commands print
+
+
+def print_report(report: BuildReport, *, as_json: bool, quiet: bool) -> None:
+    for notice in report.notices:
+        complain(notice)
+    for failure in report.new_failures:
+        complain(f"{failure.path}: {failure.message}")
+    if report.failed > len(report.new_failures):
+        complain(f"… and {report.failed - len(report.new_failures):,} more failed")
+    if as_json:
+        print_json(report.to_json())
+    elif not quiet:
+        print_lines(_report_lines(report))
+
+
+def _report_lines(report: BuildReport) -> Iterator[str]:
+    speed = report.audio_seconds / report.seconds if report.seconds else 0
+    yield f"{report.seen:,} audio files seen in {clock(report.seconds)}"
+    for name, n in (
+        ("newly indexed", report.indexed),
+        ("instrumental, so without words to find", report.instrumental),
+        ("known before", report.reused),
+        ("further copies of a recording", report.duplicates),
+        ("newly failed", report.failed),
+        ("failed before", report.known_failed),
+        ("no longer there", report.missing),
+        ("not heard to their end", report.truncated),
+    ):
+        if n:
+            yield f"{n:>9,}  {name}"
+    if report.audio_seconds:
+        yield f"{clock(report.audio_seconds)} of audio, {speed:.0f} seconds a second"
+    yield f"library   {report.library}"
+    if report.generation is None:
+        yield "The library is empty: nothing could be indexed."
+    else:
+        yield f"model     {report.model}, generation {report.generation}"
+        yield f"Next: livi-index query SONG{_library_flag(report.library)}"
+
+
+def _library_flag(library: str) -> str:
+    from livi_index.library import default_library
+
+    return "" if os.fspath(default_library()) == library else f" --library {library}"
+
+
+def print_answer(answer: Answer, *, every: bool, as_json: bool) -> None:
+    if not as_json:
+        print_lines(_answer_lines(answer, every))
+        return
+    value = answer.to_json()
+    if every:
+        for shown, hit in zip(value["hits"], answer.hits, strict=True):
+            shown["paths"] = list(hit.paths)
+    print_json(value)
+
+
+def _answer_lines(answer: Answer, every: bool) -> Iterator[str]:
+    asked = answer.query
+    cut = ", its end not heard" if asked.truncated else ""
+    yield f"{asked.path}  ({clock(asked.duration_s)}, vocalness {asked.vocalness:.2f}{cut})"
+    if not answer.hits:
+        yield f"  no version among {answer.library.recordings:,} recordings"
+        return
+    yield "   #  prob.  score  recording"
+    for hit in answer.hits:
+        probable = "    –" if hit.probability is None else f"{hit.probability:5.2f}"
+        yield f"{hit.rank:4}  {probable}  {hit.score:5.3f}  {_title(hit)}"
+        for path in hit.paths if every else (hit.path,):
+            yield f"{'':21}{path}"
+        if not every and len(hit.paths) > 1:
+            yield f"{'':21}and at {len(hit.paths) - 1:,} other paths (--all)"
+        if hit.matches:
+            pairs = (f"{clock(m.query_start_s)} ↔ {clock(m.hit_start_s)}" for m in hit.matches)
+            yield f"{'':21}matches {', '.join(pairs)}"
+
+
+def _title(hit: Hit) -> str:
+    words = [safe(word, LONGEST_TAG) for word in (hit.title, hit.artist) if word]
+    cut = ["(its end is not indexed)"] if hit.truncated else []
+    return " ".join([" – ".join(words) or "(no title)", clock(hit.duration_s), *cut])
+
+
+def print_status(status: Status, *, as_json: bool) -> None:
+    if as_json:
+        print_json(status.to_json())
+    else:
+        print_lines(_status_lines(status))
+
+
+def _status_lines(status: Status) -> Iterator[str]:
+    yield f"library       {status.library}"
+    yield f"model         {status.model} {status.model_version} ({status.model_id[:12]})"
+    yield f"generation    {status.generation}, published {_when(status.published_at)}"
+    yield f"recordings    {status.recordings:,} at {status.files:,} paths"
+    yield f"  with words  {status.indexed:,}, in {status.segments:,} segments"
+    yield f"  without     {status.instrumental:,} (instrumental)"
+    yield f"  cut short   {status.truncated:,}"
+    yield f"failures      {sum(status.failures.values()):,}"
+    for code, n in status.failures.items():
+        yield f"  {code:<11} {n:,}"
+    yield f"on disk       {_megabytes(status.bytes_on_disk)}"
+    yield f"index         {_megabytes(status.index_bytes)}, in memory while it is published"
+    for run in status.runs:
+        yield f"run           {_when(run.started_at)}, {clock(run.seconds)}: {_counts(run.counts)}"
+
+
+def _counts(counts: dict[str, Any]) -> str:
+    names = ("seen", "indexed", "instrumental", "reused", "failed", "missing")
+    return ", ".join(f"{counts[name]:,} {name}" for name in names if counts.get(name))
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+
+
+def _megabytes(n: int) -> str:
+    return f"{n / 1e6:,.1f} MB"
+
+
+def print_models(entries: Sequence[ModelEntry], *, as_json: bool) -> None:
+    if as_json:
+        print_json([_model(entry) for entry in entries])
+    elif not entries:
+        say("no model is here; `livi-index models install` installs one")
+    else:
+        print_lines(f"{m['name']:<20} {m['source']:<10} {m['about']}" for m in map(_model, entries))
+
+
+def _model(entry: ModelEntry) -> dict[str, Any]:
+    card = entry.bundle.card if entry.bundle else None
+    return {
+        "name": entry.name,
+        "source": entry.source,
+        "path": os.fspath(entry.path),
+        "version": card.version if card else None,
+        "model_id": card.model_id if card else None,
+        "about": f"version {card.version}, licence {card.licence}" if card else entry.problem,
+        "usable": card is not None,
+    }
+
+
+def print_lines(lines: Iterator[str]) -> None:
+    print("\n".join(map(safe, lines)), flush=True)

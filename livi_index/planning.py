@@ -1,0 +1,287 @@
+"""What a library lacks: the files that were found, held against the files that are known.
+
+First by what the file system says: a file of known size, time and inode is not opened. Then, for
+new and changed ones, by content: a recording that has been analysed needs nothing but the new
+place, a content that could not be decoded is not tried again, the rest is a ``Job``.
+
+Every file that was seen comes to one outcome. The first file of a recording stands for it
+(``indexed``, ``instrumental``, ``reused``), every other one is a duplicate; a file that cannot be
+used is ``failed``, or ``known_failed`` where nothing about it has changed since. What only the
+system refused (permission, input and output, a file in the making) is tried again every time.
+
+A list is a CSV file: ``path``, and if there are such columns ``work``, ``title``, ``artist``, which
+go before a file's own tags. Other columns, such as an id, are left alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from livi_index.decode import DecodeFailure
+from livi_index.errors import BadInput
+from livi_index.records import Failure, FileRow, KnownFile
+from livi_index.scan import AudioFile, Identity, Skipped, Tags, recording_id
+from livi_index.store import Store
+
+Outcome = Literal[
+    "indexed", "instrumental", "reused", "duplicates", "failed", "known_failed", "skipped"
+]
+
+Item = TypeVar("Item")
+
+TRIED_AGAIN = frozenset({"permission", "not_found", "not_regular", "io_error", "changed"})
+# A file of another name is only audio if its content is; LICENSE is no damaged song.
+_AUDIO_SUFFIX = re.compile(
+    r"\.(aac|aif[cf]?|aiff|alac|ape|caf|flac|m4[ab]|mka|mp[234]|mpga|og[ag]|opus|w64|wave?|weba|wma"
+    r"|wv)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a list says of a file."""
+
+    title: str | None = None
+    artist: str | None = None
+    work: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recording to analyse, by one of its files; ``row`` is None where the library has it."""
+
+    file: AudioFile
+    recording_id: int
+    content_hash: bytes | None
+    row: FileRow | None
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A further file of a recording that has a job in this run and shares its outcome."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A file that needs no analysis, and what is to be written about it."""
+
+    outcome: Outcome
+    row: FileRow | None = None
+    failure: Failure | None = None
+
+
+@dataclass
+class Plan:
+    """The work of a run, as the walk shows it."""
+
+    counts: Counter[Outcome] = field(default_factory=Counter)  # files that need nothing
+    left_out: Counter[str] = field(default_factory=Counter)  # by the walk, by reason
+    fresh: list[AudioFile] = field(default_factory=list)  # to be opened
+    jobs: list[Job | Copy] = field(default_factory=list)  # known files that lack an analysis
+    missing: list[Path] = field(default_factory=list)
+    unseen: list[Path] = field(default_factory=list)  # named, but not there or suddenly empty
+    notices: list[str] = field(default_factory=list)  # what could not be looked at
+    n_kept: int = 0  # files known below the roots that were not seen
+
+    @property
+    def size(self) -> int:
+        return len(self.fresh) + len(self.jobs)
+
+
+def read_list(path: Path) -> dict[Path, Label]:
+    """The files that a CSV file names; relative paths count from its folder. Raises BadInput."""
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            reader = csv.DictReader(file)
+            if "path" not in (reader.fieldnames or ()):
+                raise BadInput(f"{path} has no column called path; its first line names them")
+            rows = [row for row in reader if row["path"]]
+    except (OSError, csv.Error) as error:
+        raise BadInput(f"{path} cannot be read as a list ({error})") from error
+    base = Path(os.path.abspath(path)).parent
+    return {Path(os.path.normpath(base / row["path"])): _label(row) for row in rows}
+
+
+def _label(row: Mapping[str, str | None]) -> Label:
+    def words(column: str) -> str | None:
+        return " ".join((row.get(column) or "").split()) or None
+
+    return Label(words("title"), words("artist"), words("work"))
+
+
+def file_row(
+    file: AudioFile, number: int | None, tags: Tags | None = None, label: Label | None = None
+) -> FileRow:
+    """What is kept of a file; no number: it cannot be used."""
+    tags, label = tags or Tags(), label or Label()
+    return FileRow(
+        path=file.path,
+        root=file.root,
+        size=file.size,
+        mtime_ns=file.mtime_ns,
+        inode=file.inode,
+        device=file.device,
+        recording_id=number,
+        title=label.title or tags.title,
+        artist=label.artist or tags.artist,
+        album=tags.album,
+        year=tags.year,
+        isrc=tags.isrc,
+        work=label.work,
+    )
+
+
+class Planner:
+    """What a library knows of files, recordings and failures, while a run goes through them."""
+
+    def __init__(
+        self,
+        store: Store,
+        model_id: str,
+        space: str,
+        labels: Mapping[Path, Label] | None = None,
+        published: Mapping[Path, Label] | None = None,
+    ) -> None:
+        self._files = store.known_files()
+        self._failures = store.failures()
+        self._analysed = store.analysed(model_id, space)
+        self._labels = labels or {}
+        self._published = published or {}
+        self._failed_contents = {
+            f.content_hash: f for f in self._failures.values() if f.content_hash and _final(f.code)
+        }
+        self._stand_for: set[int] = set()  # recordings that a file of this run stands for
+        self._in_work: set[int] = set()
+        self._tried_again: dict[Path, str] = {}
+
+    def plan(self, found: Iterable[AudioFile | Skipped], roots: Iterable[Path]) -> Plan:
+        """Go through a walk. ``roots`` are the folders that may lose files by it."""
+        plan = Plan()
+        closed: list[Path] = []  # what could not be looked into
+        n_found: Counter[Path] = Counter()
+        for item in found:
+            if isinstance(item, Skipped):
+                plan.left_out[item.reason] += 1
+                if item.reason in ("unreadable", "missing", "not_regular"):
+                    closed.append(item.path)
+                if item.path in self._labels and item.reason == "missing":
+                    plan.unseen.append(item.path)
+                    plan.notices.append(f"{item.path} is in the list but not there")
+                if item.reason == "unreadable":
+                    plan.notices.append(f"{item.path} cannot be read: {item.detail}")
+            else:
+                n_found[item.root] += 1
+                self._sort(item, plan)
+        self._find_missing(plan, roots, closed, n_found)
+        return plan
+
+    def _sort(self, file: AudioFile, plan: Plan) -> None:
+        verdict = self._by_stat(file)
+        if verdict is None:
+            plan.fresh.append(file)
+        elif isinstance(verdict, Job | Copy):
+            plan.jobs.append(verdict)
+        else:
+            plan.counts[verdict] += 1
+
+    def _by_stat(self, file: AudioFile) -> Outcome | Job | Copy | None:
+        """None for a file that must be opened."""
+        known = self._files.pop(os.fspath(file.path), None)
+        if known is None or known.missing or not _unchanged(file, known) or self._renamed(file):
+            return None
+        if known.recording_id in self._analysed:
+            return self._claim(Job(file, known.recording_id, None, None))
+        failure = self._failures.get(os.fspath(file.path))
+        if failure is not None:
+            if _final(failure.code):
+                return "known_failed"
+            self._tried_again[file.path] = failure.code
+            return None
+        if known.recording_id is None:
+            return "skipped"
+        return self._claim(Job(file, known.recording_id, None, None))
+
+    def _renamed(self, file: AudioFile) -> bool:
+        """Whether a list gives a file other words than those that are published."""
+        label = self._labels.get(file.path, Label())
+        old = self._published.get(file.path, Label())
+        return any(
+            new is not None and new != was
+            for new, was in zip(
+                (label.title, label.artist, label.work),
+                (old.title, old.artist, old.work),
+                strict=True,
+            )
+        )
+
+    def _claim(self, job: Job) -> Outcome | Job | Copy:
+        number = job.recording_id
+        first = number not in self._stand_for
+        self._stand_for.add(number)
+        if number in self._analysed:
+            return "reused" if first else "duplicates"
+        self._in_work.add(number)
+        return job if first else Copy(job)
+
+    def _find_missing(
+        self, plan: Plan, roots: Iterable[Path], closed: list[Path], n_found: Counter[Path]
+    ) -> None:
+        living = [path for path, known in self._files.items() if not known.missing]
+        shut = tuple(f"{path}/" for path in closed)
+        for root in dict.fromkeys(roots):
+            below = [path for path in living if path.startswith(f"{root}/".replace("//", "/"))]
+            if root in closed or (below and not n_found[root]):
+                plan.unseen.append(root)
+                plan.n_kept += len(below)
+                state = "is not there" if root in closed else "holds no audio any more"
+                plan.notices.append(f"{root} {state}; the {len(below)} files known there are kept")
+            else:
+                plan.missing += [Path(p) for p in below if not f"{p}/".startswith(shut)]
+        plan.missing = list(dict.fromkeys(plan.missing))
+
+    def settle(self, file: AudioFile, identity: Identity | DecodeFailure) -> Settled | Job | Copy:
+        """What a file that was opened needs."""
+        if isinstance(identity, DecodeFailure):
+            return self.failed(file, identity)
+        number = recording_id(identity.content_hash)
+        row = file_row(file, number, identity.tags, self._labels.get(file.path))
+        known = self._failed_contents.get(identity.content_hash)
+        if known is not None and number not in self._analysed:
+            failure = Failure(file.path, known.code, known.message, "", identity.content_hash)
+            return Settled("known_failed", file_row(file, None), failure)
+        verdict = self._claim(Job(file, number, identity.content_hash, row))
+        return verdict if isinstance(verdict, Job | Copy) else Settled(verdict, row)
+
+    def failed(
+        self, file: AudioFile, why: DecodeFailure, content_hash: bytes | None = None
+    ) -> Settled:
+        """A file that cannot be used."""
+        if why.code == "not_audio" and not _AUDIO_SUFFIX.fullmatch(file.path.suffix):
+            return Settled("skipped", file_row(file, None))
+        if self._tried_again.get(file.path) == why.code:
+            return Settled("known_failed")
+        failure = Failure(file.path, why.code, why.reason, "", content_hash)
+        return Settled("failed", file_row(file, None), failure)
+
+
+def _final(code: str) -> bool:
+    return code not in TRIED_AGAIN
+
+
+def _unchanged(file: AudioFile, known: KnownFile) -> bool:
+    return (file.size, file.mtime_ns, file.inode) == (known.size, known.mtime_ns, known.inode)
+
+
+def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """The items in their order, ``size`` at a time."""
+    return (items[first : first + size] for first in range(0, len(items), size))

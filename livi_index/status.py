@@ -1,0 +1,116 @@
+"""What is in a library, as its readers see it: counts, failures, model, size, last runs.
+
+Everything comes from the published generation and from the note of the last run beside it, so a
+library can be looked at while it is being built.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from livi_index.build import LAST_RUN
+from livi_index.errors import LibraryNotFound
+from livi_index.generations import Generation, current
+from livi_index.library import default_library
+
+SCHEMA = 1
+N_RUNS = 5
+
+
+@dataclass(frozen=True)
+class RunNote:
+    """A run that came to its end; ``started_at`` in seconds since 1970."""
+
+    started_at: float
+    seconds: float
+    counts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Status:
+    """``runs`` are the last ones that changed the library, and the very last; newest first."""
+
+    library: str
+    model: str
+    model_version: str
+    model_id: str
+    generation: int
+    published_at: float  # seconds since 1970
+    files: int
+    recordings: int
+    indexed: int
+    instrumental: int
+    truncated: int
+    segments: int
+    failures: Mapping[str, int]  # by code
+    bytes_on_disk: int
+    index_bytes: int
+    runs: tuple[RunNote, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as ``livi-index status --json`` prints them."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+
+def read_status(library: str | Path | None = None) -> Status:
+    """Look at a library. Raises LibraryNotFound, LibraryDamaged."""
+    place = default_library() if library is None else Path(library)
+    if not place.is_dir():
+        raise LibraryNotFound(
+            f"there is no library at {place}; `livi-index build FOLDER` makes one"
+        )
+    with current(place) as generation:
+        manifest = generation.manifest
+        names = ("files", "recordings", "indexed", "instrumental", "truncated", "segments")
+        by_code = generation.ask("SELECT code, count(*) FROM failures GROUP BY code ORDER BY code")
+        return Status(
+            library=os.fspath(place),
+            model=manifest.model_name,
+            model_version=manifest.model_version,
+            model_id=manifest.model_id,
+            generation=generation.id,
+            published_at=manifest.created_at,
+            **{name: generation.counts[name] for name in names},
+            failures=dict(by_code),
+            bytes_on_disk=_bytes_below(place),
+            index_bytes=sum(f.size for f in manifest.files if f.name.endswith(".usearch")),
+            runs=_runs(place, generation),
+        )
+
+
+def _bytes_below(place: Path) -> int:
+    """What the files take; one that several generations share is counted once."""
+    sizes: dict[tuple[int, int], int] = {}
+    for folder, _, names in os.walk(place):
+        for name in names:
+            try:
+                status = os.lstat(os.path.join(folder, name))
+            except FileNotFoundError:
+                continue  # a build cleans up meanwhile
+            sizes[status.st_dev, status.st_ino] = status.st_size
+    return sum(sizes.values())
+
+
+def _runs(place: Path, generation: Generation) -> tuple[RunNote, ...]:
+    rows = generation.ask(
+        f"SELECT started_at, ended_at, counts FROM runs ORDER BY run_id DESC LIMIT {N_RUNS}"
+    )
+    runs = [RunNote(start, end - start, json.loads(counts)) for start, end, counts in rows]
+    last = _last_run(place)
+    if last is not None and all(run.started_at != last.started_at for run in runs):
+        runs.insert(0, last)
+    return tuple(runs[:N_RUNS])
+
+
+def _last_run(place: Path) -> RunNote | None:
+    try:
+        note = json.loads((place / LAST_RUN).read_bytes())
+        numbers = {k: v for k, v in note.items() if isinstance(v, int | float)}
+        return RunNote(note["started_at"], note["seconds"], numbers)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a note, not a part of the library
