@@ -9,19 +9,19 @@ of radio never lies in memory twice.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from livi_index.audio import Audio
 from livi_index.encoders import BATCH_WINDOWS, AudioEncoder, pool
 from livi_index.models import Bundle
+from livi_index.pipeline import Clock
 from livi_index.planning import Job
+from livi_index.reading import Track
 from livi_index.records import Analysis
 from livi_index.vocals import (
     Segment,
@@ -34,15 +34,6 @@ from livi_index.vocals import (
 )
 
 Other = TypeVar("Other")
-Timer = Callable[[Literal["vocals", "encode"]], AbstractContextManager[None]]
-
-
-@dataclass(frozen=True, eq=False)
-class Track:
-    """A recording, decoded."""
-
-    job: Job
-    audio: Audio
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,16 +46,13 @@ class Analysed:
 
 
 class Analyst:
-    """The models of one space of a bundle at work; they are opened when first needed.
+    """The models of one space of a bundle at work; they are opened when first needed."""
 
-    ``time`` measures what runs inside its ``with`` block, by the name of the stage.
-    """
-
-    def __init__(self, bundle: Bundle, space: str, threads: int, time: Timer) -> None:
+    def __init__(self, bundle: Bundle, space: str, threads: int, clock: Clock) -> None:
         self._bundle = bundle
         self._space = space
         self._threads = threads
-        self._time = time
+        self._clock = clock
         self._options = SegmentOptions.from_bundle(bundle)
 
     @cached_property
@@ -85,7 +73,7 @@ class Analyst:
             if not isinstance(item, Track):
                 yield item
                 continue
-            with self._time("vocals"):
+            with self._clock.time("vocals"):
                 probabilities = self._detector.probabilities(item.audio.samples)
             pieces = segments(probabilities, item.audio.duration_s, self._options)
             if pieces:
@@ -111,7 +99,7 @@ class Analyst:
             room -= parts[-1][1]
             if room == 0:
                 break
-        with self._time("encode"):
+        with self._clock.time("encode"):
             windows = np.concatenate([sung.next(n, self._encoder.window_s) for sung, n in parts])
             vectors = self._encoder.encode(windows)
         first = 0

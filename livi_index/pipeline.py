@@ -12,14 +12,47 @@ one, so leaving does not wait for them for ever: their threads end with the proc
 from __future__ import annotations
 
 import threading
-from collections import deque
+import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, Literal, Self, TypeVar
 
 PATIENCE_S = 2.0
 
+Stage = Literal["walk", "identify", "decode", "vocals", "encode", "commit", "publish"]
 Value = TypeVar("Value")
+
+
+class Clock:
+    """Seconds that each stage was at work; each stage belongs to one thread."""
+
+    def __init__(self) -> None:
+        self.started_at = time.time()
+        self._started = time.monotonic()
+        self.stages: dict[Stage, float] = defaultdict(float)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    @contextmanager
+    def time(self, stage: Stage) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.stages[stage] += time.monotonic() - started
+
+    def each(self, stage: Stage, values: Iterator[Value]) -> Iterator[Value]:
+        """The same values; the time until each comes is the stage's."""
+        while True:
+            with self.time(stage):
+                found = list(zip((None,), values, strict=False))
+            if not found:
+                return
+            yield found.pop()[1]
 
 
 class Pipeline:
