@@ -39,7 +39,7 @@ class LexicalOptions:
 
 
 def collapse(log_letters: Tensor) -> Tensor:
-    """The best path as letters: (B, T, 29) → (B, T) indices, joined, blanks removed, 0 at the end."""
+    """The best path: (B, T, 29) → (B, T) letters, joined, without blanks, 0 at the end."""
     best = log_letters.argmax(dim=-1)
     before = torch.cat([torch.zeros_like(best[:, :1]), best[:, :-1]], dim=1)
     kept = (best != 0) & (best != before)

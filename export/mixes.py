@@ -1,6 +1,6 @@
 """Training batches: voice stems × accompaniments, mixed anew at every step.
 
-    python -m export.mixes OUT --data DATA     # training anthems as 16 kHz arrays, beside rendered bands
+    python -m export.mixes OUT --data DATA     # training anthems as arrays, beside rendered bands
 
 ``Mixer`` takes a clip from the stems and a stretch of an accompaniment, each through its own
 random room and equaliser, at a random level, and damages the sum a little (telephone, noise,
@@ -115,7 +115,7 @@ class Mixer:
         self.stems, self.backings, self.options = stems, backings, options
 
     def draw(self, rng: np.random.Generator, *, ease: float = 0.0) -> Mix:
-        """One mix; with ``ease`` voices stand out by up to 20 dB, and that share of them is bare."""
+        """One mix; ``ease`` is the share of bare voices, and lets the others stand out."""
         if rng.random() < ease:
             stem = self.stems.pick(rng)
             level = np.float32(10 ** rng.uniform(-1.0, 0.2))

@@ -141,7 +141,7 @@ class _Style:
 def _fill_clip(
     waiting: list[Spoken], voice: Voice, style: _Style, rng: np.random.Generator
 ) -> tuple[Clip, int]:
-    """One clip from the first pieces that fit, and how many were used (0: the first is too long)."""
+    """One clip from the first pieces that fit, and how many those are."""
     samples = np.zeros(CLIP_SAMPLES, dtype=np.float32)
     phones = np.zeros(CLIP_PHONES, dtype=np.int8)
     texts: list[str] = []

@@ -1,6 +1,7 @@
-"""Checkpoints → a model bundle that ``livi-index`` opens: ONNX files and their card.
+r"""Checkpoints → a model bundle that ``livi-index`` opens: ONNX files and their card.
 
-    python -m export.to_onnx BUNDLE --reader reader.pt --space space.pt --detector detector.pt --card card.toml
+    python -m export.to_onnx BUNDLE --reader reader.pt --space space.pt --detector detector.pt \
+        --windows windows.npy --card card.toml
 
 Weights are stored as float16 and computed with as float32: ONNX Runtime folds the casts when it
 opens the file, so the bundle is half the size at the same speed. A bundle is not written unless
