@@ -1,0 +1,149 @@
+"""Does the detector hear singing? ``python -m benchmarks.detector --data DATA``
+
+Inside real songs: windows of 3 s that sung lines cover by half or more, against windows of the
+same song with no line within 1 s; AUC per song, and their mean. Singing against bands: all sung
+windows against all windows of the anthems that only measure (from ``lbr`` on); pooled AUC. And what
+the bundle's λ makes of whole recordings: songs kept, anthems set aside.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.results import (
+    arguments,
+    bundle_of,
+    data_folder,
+    model_facts,
+    print_table,
+    write_result,
+)
+from livi_index.audio import SAMPLE_RATE, load_audio
+from livi_index.vocals import SegmentOptions, VocalDetector, vocalness
+
+FIRST_MEASURING = "anthem-lbr"
+COVERED = 0.5  # of a window, by lines, for it to count as sung
+CLEAR_S = 1.0  # to the next line, for it to count as not sung
+
+FloatArray = NDArray[np.floating]
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """A recording's windows: probabilities (n,), and which are sung or clear of singing (n,)."""
+
+    name: str
+    probabilities: FloatArray
+    sung: NDArray[np.bool_]
+    clear: NDArray[np.bool_]
+
+
+def auc(positive: FloatArray, negative: FloatArray) -> float:
+    """How often a positive scores above a negative, equal ones counting half; nan without any."""
+    if len(positive) == 0 or len(negative) == 0:
+        return float("nan")
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, "left")
+    not_above = np.searchsorted(ordered, positive, "right")
+    return float((below + not_above).mean() / 2 / len(ordered))
+
+
+def label_windows(
+    lines_s: FloatArray, n_windows: int, window_s: float, duration_s: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which windows lines (n, 2) cover by half or more, and which have none within 1 s."""
+    start_s = np.arange(n_windows) * window_s
+    end_s = np.minimum(start_s + window_s, duration_s)
+    covered_s = np.zeros(n_windows)
+    clear = np.ones(n_windows, np.bool_)
+    heard_until = 0.0
+    # Lines may overlap: what was covered already counts once.
+    for line_start_s, line_end_s in sorted(map(tuple, lines_s)):
+        first_s = max(line_start_s, heard_until)
+        inside_s = np.minimum(end_s, line_end_s) - np.maximum(start_s, first_s)
+        covered_s += np.maximum(inside_s, 0)
+        heard_until = max(heard_until, line_end_s)
+        clear &= (line_end_s + CLEAR_S <= start_s) | (line_start_s - CLEAR_S >= end_s)
+    return covered_s >= COVERED * (end_s - start_s), clear
+
+
+def hear_song(detector: VocalDetector, path: Path) -> Heard:
+    """A song of ``sung/`` with the times of its lines beside it."""
+    samples = load_audio(path)
+    probabilities = detector.probabilities(samples)
+    lines = json.loads(path.with_suffix(".json").read_bytes())["lines"]
+    lines_s = np.array([(line["start_s"], line["end_s"]) for line in lines])
+    duration_s = len(samples) / SAMPLE_RATE
+    labels = label_windows(lines_s, len(probabilities), detector.window_s, duration_s)
+    return Heard(path.stem, probabilities, *labels)
+
+
+def hear_anthem(detector: VocalDetector, path: Path) -> Heard:
+    """A recording without singing."""
+    probabilities = detector.probabilities(load_audio(path))
+    nothing = np.zeros(len(probabilities), np.bool_)
+    return Heard(path.stem, probabilities, nothing, ~nothing)
+
+
+def measure(songs: list[Heard], anthems: list[Heard], threshold: float) -> dict[str, Any]:
+    """The figures of the issue's table, and what they are made of."""
+    inside = {s.name: auc(s.probabilities[s.sung], s.probabilities[s.clear]) for s in songs}
+    known = [value for value in inside.values() if value == value]
+    sung = np.concatenate([song.probabilities[song.sung] for song in songs])
+    played = np.concatenate([anthem.probabilities for anthem in anthems])
+    song_vocalness = {song.name: vocalness(song.probabilities) for song in songs}
+    anthem_vocalness = {anthem.name: vocalness(anthem.probabilities) for anthem in anthems}
+    kept = [name for name, value in song_vocalness.items() if value >= threshold]
+    sung_anthems = [name for name, value in anthem_vocalness.items() if value >= threshold]
+    return {
+        "auc_inside_songs_mean": float(np.mean(known)),
+        "auc_inside_songs": {name: None if v != v else v for name, v in inside.items()},
+        "songs_with_both_kinds": len(known),
+        "auc_sung_against_anthems": auc(sung, played),
+        "min_vocalness": threshold,
+        "songs": len(songs),
+        "songs_kept": len(kept),
+        "anthems": len(anthems),
+        "anthems_set_aside": len(anthems) - len(sung_anthems),
+        "anthems_not_set_aside": sung_anthems,
+        "song_vocalness": song_vocalness,
+        "anthem_vocalness_max": max(anthem_vocalness.values()),
+    }
+
+
+def main() -> None:
+    options = arguments(__doc__).parse_args()
+    data = data_folder(options, "sung", "instrumental")
+    bundle = bundle_of(options)
+    detector = VocalDetector(bundle)
+    songs = [hear_song(detector, path) for path in _audio(data / "sung")]
+    files = [path for path in _audio(data / "instrumental") if path.stem >= FIRST_MEASURING]
+    anthems = [hear_anthem(detector, path) for path in files]
+    threshold = SegmentOptions.from_bundle(bundle).min_vocalness
+    figures = {"model": model_facts(bundle), **measure(songs, anthems, threshold)}
+    write_result("detector", figures, options.out)
+    kept = f"{figures['songs_kept']} of {figures['songs']}"
+    print_table(
+        [
+            ("AUC inside songs, mean", figures["auc_inside_songs_mean"]),
+            ("AUC sung windows against anthems", figures["auc_sung_against_anthems"]),
+            ("songs kept", kept),
+            ("anthems set aside", f"{figures['anthems_set_aside']} of {figures['anthems']}"),
+            *((f"  {name}", value) for name, value in figures["auc_inside_songs"].items()),
+        ]
+    )
+
+
+def _audio(folder: Path) -> list[Path]:
+    kinds = {".mp3", ".ogg", ".opus", ".flac", ".m4a", ".wav"}
+    return sorted(path for path in folder.iterdir() if path.suffix in kinds)
+
+
+if __name__ == "__main__":
+    main()

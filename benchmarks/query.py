@@ -1,0 +1,225 @@
+"""How long does an answer take? ``python -m benchmarks.query``
+
+A library of 10,000 recordings is made of vectors with the cosines that ``benchmarks.sung`` measured
+within and between works. Versions that are not in it ask it: from a query's vectors to its hits,
+with metadata, in one process; median and 95th percentile. Then the whole of ``livi-index query``
+on a file of 3 minutes: start, decoding, finding the singing, encoding, answering. "Cold" means a
+new process; the system may hold the files in memory.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from benchmarks.processes import run_measured
+from benchmarks.results import (
+    RESULTS,
+    ROOT,
+    arguments,
+    bundle_of,
+    data_folder,
+    model_facts,
+    print_table,
+    read_result,
+    write_result,
+)
+from livi_index.encoders import pool
+from livi_index.errors import LibraryNotFound
+from livi_index.generations import current
+from livi_index.library import SPACE, Library, keep_bundle, open_library
+from livi_index.models import Bundle
+from livi_index.publishing import PublishedModel, Space, publish
+from livi_index.ranking import Sung
+from livi_index.records import Analysis, Batch, FileRow, Recording
+from livi_index.store import Store
+
+SONG_S = 180.0
+BATCH = 500
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the vectors of the library are like; cosines are those of segments."""
+
+    recordings: int = 10_000
+    versions: int = 3  # of a work
+    segments: int = 11  # of a recording: 3 minutes, a slice every 15 s
+    within: float = 0.6  # cosine of a segment with its counterpart in another version
+    between: float = 0.1  # mean cosine of segments of two works
+    between_std: float = 0.1
+
+    def dim_used(self, dim: int) -> int:
+        """The dimension in which chance alone gives that standard deviation."""
+        spread = self.between_std / max(1e-6, 1 - self.between)
+        return int(np.clip(1 / max(spread, 1e-3) ** 2, 8, dim))
+
+
+class Made:
+    """Vectors of any version of any work, each made when asked for and always the same."""
+
+    def __init__(self, shape: Shape, dim: int) -> None:
+        rng = np.random.default_rng(0)
+        n_used = shape.dim_used(dim)
+        self._shape, self._n_used = shape, n_used
+        self._basis = np.linalg.qr(rng.normal(size=(dim, n_used)))[0].T.astype(np.float32)
+        self._common = _unit(rng.normal(size=(1, n_used)))
+
+    def version(self, work: int, version: int) -> Sung:
+        """Cosines are ``within`` to the same segment of other versions, else ``between``."""
+        shape = self._shape
+        size = (shape.segments, self._n_used)
+        words = _unit(np.random.default_rng((1, work)).normal(size=size))
+        noise = _unit(np.random.default_rng((2, work, version)).normal(size=size))
+        between, within = max(0.0, shape.between), shape.within
+        mixed = (
+            np.sqrt(between) * self._common
+            + np.sqrt(max(0.0, within - between)) * words
+            + np.sqrt(1 - within) * noise
+        )
+        start_s = 15 * np.arange(shape.segments, dtype=np.float32)
+        ones = np.ones(shape.segments, np.float32)
+        return Sung(_unit(mixed @ self._basis), start_s, start_s + 30, ones)
+
+
+def make_library(folder: Path, bundle: Bundle, shape: Shape) -> Made:
+    """Fill and publish a library, unless it is there already."""
+    card = bundle.card
+    dim = card.space(SPACE).dim
+    made = Made(shape, dim)
+    try:
+        with current(folder) as generation:
+            if generation.counts["recordings"] == shape.recordings:
+                return made
+    except LibraryNotFound:
+        pass
+    keep_bundle(folder, bundle)
+    with Store(folder) as store:
+        for first in range(1, shape.recordings + 1, BATCH):
+            last = min(first + BATCH, shape.recordings + 1)
+            store.commit(_batch(made, range(first, last), card.model_id, shape.versions))
+        model = PublishedModel(card.model_id, card.name, card.version, (Space(SPACE, dim),))
+        publish(store, folder, model)
+    return made
+
+
+def _batch(made: Made, numbers: range, model_id: str, versions: int) -> Batch:
+    files, recordings, analyses = [], [], []
+    for number in numbers:
+        path, title = Path(f"/music/{number:06}.mp3"), f"Song {number}"
+        files.append(FileRow(path, Path("/music"), 1, 1, number, 1, number, title=title))
+        recordings.append(Recording(number, number.to_bytes(32, "big"), SONG_S))
+        sung = made.version(*divmod(number, versions))
+        vocal = np.full(len(sung.vectors), 0.9)
+        vector = pool(sung.vectors, sung.weights)
+        fixed = (number, model_id, SPACE, 0.9, True, False, "")
+        times = (sung.start_s, sung.end_s, vocal, sung.weights)
+        analyses.append(Analysis(*fixed, vector, *times, sung.vectors))
+    return Batch(files=files, recordings=recordings, analyses=analyses)
+
+
+def measure_answers(library: Library, made: Made, shape: Shape, n_queries: int) -> dict[str, Any]:
+    """Times of ``Library.rank`` for versions that are not in the library."""
+    n_works = shape.recordings // shape.versions
+    works = np.random.default_rng(3).integers(1, n_works, size=n_queries + 5)
+    times_ms, found = [], 0
+    for count, work in enumerate(works.tolist()):
+        query = made.version(work, shape.versions)
+        began = time.perf_counter()
+        hits = library.rank(query)
+        ended = time.perf_counter()
+        if count >= 5:  # the first ones open the catalog and touch every page
+            times_ms.append(1000 * (ended - began))
+            found += int(hits[0].recording_id, 16) // shape.versions == work
+    return {
+        "queries": n_queries,
+        "median_ms": float(np.median(times_ms)),
+        "p95_ms": float(np.quantile(times_ms, 0.95)),
+        "hr1": found / n_queries,
+    }
+
+
+@contextmanager
+def song_of_three_minutes(sung: Path) -> Iterator[Path]:
+    """The first 3 minutes of the first song that is so long, as an mp3 file."""
+    for path in sorted(sung.glob("*.mp3")) + sorted(sung.glob("*.ogg")):
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        if len(samples) >= SONG_S * rate:
+            with tempfile.TemporaryDirectory() as place:
+                song = Path(place) / "song.mp3"
+                with soundfile.SoundFile(song, "w", rate, samples.shape[1]) as file:
+                    file.write(samples[: round(SONG_S * rate)])
+                yield song
+            return
+    raise SystemExit(f"{sung} holds no song of {SONG_S} s")
+
+
+def measure_cold(library: Path, song: Path, times: int) -> dict[str, Any]:
+    """Whole processes of ``livi-index query``."""
+    command = [sys.executable, "-m", "livi_index", "query", str(song), "--json"]
+    runs = [run_measured([*command, "--library", str(library)], cwd=ROOT) for _ in range(times)]
+    if failed := [run for run in runs if run.returncode]:
+        raise SystemExit(f"the query failed:\n{failed[0].stderr}")
+    seconds = [run.seconds for run in runs]
+    peak = max(run.peak_pss_bytes for run in runs)
+    return {
+        "times": times,
+        "median_s": float(np.median(seconds)),
+        "min_s": min(seconds),
+        "max_s": max(seconds),
+        "peak_pss_bytes": peak,
+    }
+
+
+def measured_shape(recordings: int, results: Path = RESULTS) -> Shape:
+    """The cosines that ``benchmarks.sung`` found, the defaults where it has not run."""
+    result = read_result("sung", results)
+    if result is None:
+        return Shape(recordings)
+    found = result["figures"]["cosines"]
+    within, between = found["segment_within_best"]["mean"], found["segment_between"]
+    return Shape(recordings, within=within, between=between["mean"], between_std=between["std"])
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--recordings", type=int, default=10_000)
+    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--times", type=int, default=5, help="cold starts")
+    parser.add_argument("--library", type=Path, help="keep the library here")
+    options = parser.parse_args()
+    songs = data_folder(options, "sung") / "sung"
+    bundle, shape = bundle_of(options), measured_shape(options.recordings)
+    with tempfile.TemporaryDirectory() as place:
+        folder = options.library or Path(place) / "library"
+        made = make_library(folder, bundle, shape)
+        with open_library(folder) as library:
+            answers = measure_answers(library, made, shape, options.queries)
+        print_table([("ms", "median", "p95"), ("answer", answers["median_ms"], answers["p95_ms"])])
+        figures = {"model": model_facts(bundle), "vectors": asdict(shape), "answer": answers}
+        with song_of_three_minutes(songs) as song:
+            figures["cold"] = measure_cold(folder, song, options.times)
+    cold = figures["cold"]
+    print_table([("s", "median", "max"), ("cold process", cold["median_s"], cold["max_s"])])
+    write_result("query", figures, options.out)
+
+
+def _unit(vectors: NDArray[Any]) -> FloatArray:
+    unit: FloatArray = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+if __name__ == "__main__":
+    main()

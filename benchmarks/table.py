@@ -1,0 +1,130 @@
+"""The README's table of figures, from the result files: ``python -m benchmarks.table``
+
+``--write README.md`` puts it between ``<!-- figures -->`` and ``<!-- /figures -->``. A figure that
+was not measured yet says so; figures are never typed by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import RESULTS, read_result
+
+BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line: what is measured, its bar, the result file, and how its figures are written."""
+
+    what: str
+    bar: str
+    result: str
+    write: Callable[[Figures], str]
+
+
+def _versions(figures: Figures) -> str:
+    mean = figures["rankings"]["default"]["answerable"]
+    return f"{mean['hr1']:.3f} / {mean['map10']:.3f}"
+
+
+def _anthems(figures: Figures) -> str:
+    kept = f"{figures['songs_kept']} of {figures['songs']}"
+    aside = f"{figures['anthems_set_aside']} of {figures['anthems']}"
+    share = figures["anthems_set_aside"] / figures["anthems"]
+    return f"{figures['auc_sung_against_anthems']:.3f}; {kept} / {aside} ({share:.0%})"
+
+
+def _speed(figures: Figures) -> str:
+    return f"{figures['sung']['audio_s_per_s']:.0f} / {_both(figures)['audio_s_per_s']:.0f}"
+
+
+def _both(figures: Figures) -> Figures:
+    both: Figures = figures["sung_and_instrumental"]
+    return both
+
+
+def _memory(figures: Figures) -> str:
+    peak = max(figures["sung"]["peak_pss_bytes"], _both(figures)["peak_pss_bytes"])
+    return f"{peak / 1e9:.2f} GB"
+
+
+def _second(figures: Figures) -> str:
+    return f"{_both(figures)['second_run_decodes']} decodes, {_both(figures)['second_run_s']:.1f} s"
+
+
+LINES = (
+    Line(
+        "sung test split, 200 works × 3 versions and 150 recordings without singing: HR@1 / MAP@10",
+        "≥ 0.85 / 0.80", "sung", _versions,
+    ),
+    Line(
+        "detector inside real songs: AUC, mean over songs",
+        "≥ 0.85", "detector", lambda figures: f"{figures['auc_inside_songs_mean']:.3f}",
+    ),
+    Line(
+        "detector, real singing against anthems: AUC; songs kept / anthems set aside",
+        "≥ 0.95; 14 of 14 / ≥ 95 %", "detector", _anthems,
+    ),
+    Line(
+        "build, seconds of audio per second: songs / songs and anthems",
+        "≥ 200 / 300", "speed", _speed,
+    ),
+    Line("memory of that build, all processes (PSS)", "≤ 1.5 GB", "speed", _memory),
+    Line("second run over the same folders", "0 decodes, < 2 s", "speed", _second),
+    Line(
+        "answer from 10,000 recordings to a query that is encoded: median (95th percentile)",
+        "< 20 ms", "query",
+        lambda figures: f"{figures['answer']['median_ms']:.1f} ms"
+        f" ({figures['answer']['p95_ms']:.1f} ms)",
+    ),
+    Line(
+        "`livi-index query` of a 3-minute file there, whole process",
+        "≤ 2.5 s", "query", lambda figures: f"{figures['cold']['median_s']:.1f} s",
+    ),
+)  # fmt: skip
+
+
+def table(folder: Path = RESULTS) -> str:
+    """The table as Markdown, from the result files in a folder, with where they were measured."""
+    lines = ["| what | bar | measured | command |", "|---|---|---|---|"]
+    machines: dict[str, list[str]] = {}
+    for line in LINES:
+        result = read_result(line.result, folder)
+        if result is None:
+            measured, command = "not measured yet", f"python -m benchmarks.{line.result}"
+        else:
+            measured, command = line.write(result["figures"]), result["command"]
+            place = f"{result['machine']['cores']} cores of {result['machine']['cpu']}"
+            machines.setdefault(place, []).append(line.result)
+        lines.append(f"| {line.what} | {line.bar} | {measured} | `{command}` |")
+    notes = [f"{', '.join(dict.fromkeys(names))} on {place}" for place, names in machines.items()]
+    return "\n".join([*lines, *(["", f"Measured: {'; '.join(notes)}."] if notes else [])])
+
+
+def filled(readme: str, folder: Path = RESULTS) -> str:
+    """A README with the table between its two marks; ValueError where they are not there."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the table belongs between {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{table(folder)}\n{END}{after}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", type=Path, help="the README to fill")
+    options = parser.parse_args()
+    if options.write is None:
+        print(table())
+    else:
+        options.write.write_text(filled(options.write.read_text()))
+
+
+if __name__ == "__main__":
+    main()
