@@ -83,7 +83,7 @@ class BuildReport:
     generation: int | None  # that answers now; None where the library is still empty
     skipped: int  # files that are no audio, and whatever the walk left out
     truncated: int  # of those analysed: not heard to their end
-    missing: int  # files that left the answers
+    missing: int  # paths where nothing is any more, also of what was moved
     unseen: tuple[str, ...]  # named in this run, but not there or suddenly empty
     notices: tuple[str, ...]
     new_failures: tuple[NewFailure, ...]  # the first of them
@@ -207,7 +207,7 @@ class _Run:
         ledger = Ledger(planner, plan)
         if plan.size:
             self._index(planner, plan, ledger)
-        self._write(ledger, plan.missing)
+        self._write(ledger, plan)
         report = self._report(plan, ledger)
         if self._store.state != before:
             ended_at = self._clock.started_at + self._clock.seconds
@@ -266,9 +266,11 @@ class _Run:
             if now_s - self._published_s >= self._options.publish_s:
                 self._publish(ledger)
 
-    def _write(self, ledger: Ledger, missing: Iterable[Path] = ()) -> None:
+    def _write(self, ledger: Ledger, plan: Plan | None = None) -> None:
+        """Commit what is done; with the plan, at the end, also what is gone."""
+        lost = (plan.missing, plan.forgotten) if plan else ()
         with self._clock.time("commit"):
-            self._store.commit(ledger.batch(missing))
+            self._store.commit(ledger.batch(*lost))
         ledger.clear()
         self._written_s = self._clock.seconds
 
@@ -297,7 +299,7 @@ class _Run:
             generation=None,
             skipped=ledger.counts["skipped"] + plan.left_out.total(),
             truncated=ledger.truncated,
-            missing=len(plan.missing),
+            missing=len(plan.missing) + len(plan.forgotten),
             unseen=tuple(map(os.fspath, plan.unseen)),
             notices=tuple(plan.notices),
             new_failures=tuple(ledger.new_failures),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,13 +59,14 @@ class Ledger:
     def n_pending(self) -> int:
         return len(self._rows) + len(self._analyses)
 
-    def batch(self, missing: Iterable[Path] = ()) -> Batch:
+    def batch(self, missing: Sequence[Path] = (), forgotten: Sequence[Path] = ()) -> Batch:
         return Batch(
             files=self._rows,
             recordings=self._recordings,
             analyses=self._analyses,
             failures=self._failures,
-            missing=list(missing),
+            missing=missing,
+            forgotten=forgotten,
         )
 
     def add(self, item: Done) -> None:

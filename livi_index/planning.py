@@ -88,7 +88,8 @@ class Plan:
     left_out: Counter[str] = field(default_factory=Counter)  # by the walk, by reason
     fresh: list[AudioFile] = field(default_factory=list)  # to be opened
     jobs: list[Job | Copy] = field(default_factory=list)  # known files that lack an analysis
-    missing: list[Path] = field(default_factory=list)
+    missing: list[Path] = field(default_factory=list)  # recordings that were there and are not
+    forgotten: list[Path] = field(default_factory=list)  # the same of what could not be used
     unseen: list[Path] = field(default_factory=list)  # named, but not there or suddenly empty
     notices: list[str] = field(default_factory=list)  # what could not be looked at
     n_kept: int = 0  # files known below the roots that were not seen
@@ -246,8 +247,15 @@ class Planner:
                 state = "is not there" if root in closed else "holds no audio any more"
                 plan.notices.append(f"{root} {state}; the {len(below)} files known there are kept")
             else:
-                plan.missing += [Path(p) for p in below if not f"{p}/".startswith(shut)]
-        plan.missing = list(dict.fromkeys(plan.missing))
+                self._lose((p for p in below if not f"{p}/".startswith(shut)), plan)
+
+    def _lose(self, paths: Iterable[str], plan: Plan) -> None:
+        for path in paths:
+            # Popped, since roots may lie inside each other.
+            known = self._files.pop(path, None)
+            if known is not None:
+                unusable = known.recording_id is None
+                (plan.forgotten if unusable else plan.missing).append(Path(path))
 
     def settle(self, file: AudioFile, identity: Identity | DecodeFailure) -> Settled | Job | Copy:
         """What a file that was opened needs."""
