@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Literal, TypeVar
 
@@ -69,6 +70,18 @@ SHORTEST_MEDIAN_S = 0.31  # of a song's syllables; what cannot keep it is played
 
 
 @dataclass(frozen=True)
+class Progressions:
+    """The degrees of each kind of section, one a bar."""
+
+    verse: tuple[int, ...]
+    chorus: tuple[int, ...]
+    bridge: tuple[int, ...]
+
+    def __getitem__(self, kind: SectionKind) -> tuple[int, ...]:
+        return {"verse": self.verse, "chorus": self.chorus, "bridge": self.bridge}[kind]
+
+
+@dataclass(frozen=True)
 class Tune:
     """What all versions of a work have in common, the words apart; made by ``compose``."""
 
@@ -77,7 +90,7 @@ class Tune:
     mode: Mode
     tempo_bpm: float  # quarter notes a minute
     slots_per_bar: int  # 8 for 4/4, 6 for 3/4 and 6/8
-    progressions: dict[SectionKind, tuple[int, ...]]
+    progressions: Progressions
 
 
 @dataclass(frozen=True)
@@ -151,6 +164,7 @@ def choose(rng: np.random.Generator, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
 
 
+@lru_cache(maxsize=4096)
 def count_syllables(text: str) -> int:
     """Syllables of English ``text`` guessed from its spelling, at least 1."""
     return max(1, sum(_word_syllables(word) for word in re.findall(r"[a-z']+", text.lower())))
@@ -176,11 +190,7 @@ def compose(seed: int) -> Tune:
         mode=mode,
         tempo_bpm=float(rng.uniform(80, 108)),
         slots_per_bar=8 if rng.random() < 0.75 else 6,
-        progressions={
-            "verse": choices[verse],
-            "chorus": choices[chorus],
-            "bridge": choices[bridge],
-        },
+        progressions=Progressions(choices[verse], choices[chorus], choices[bridge]),
     )
 
 
@@ -290,7 +300,30 @@ def _phrase(
     last: bool,
 ) -> Phrase:
     start, within, n_slots = place
-    onsets = _rhythm(tune, kind, position, count_syllables(text), n_slots)
+    cycle = tune.slots_per_bar * len(tune.progressions[kind])
+    line = _Line(kind, position, count_syllables(text), within % cycle, n_slots, last)
+    onsets, midi = _notes(tune, line)
+    end = start + min(onsets[-1] + 4, n_slots - 1)
+    return Phrase(text, onsets + start, float(end), midi)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """All that the notes of a line depend on, its tune apart."""
+
+    kind: SectionKind
+    position: int  # in its section, 0..3
+    n: int  # syllables
+    within: int  # slots since the chords of the section began anew
+    n_slots: int
+    last: bool  # of its section
+
+
+@lru_cache(maxsize=1024)  # versions of a work and returning choruses ask for the same lines
+def _notes(tune: Tune, line: _Line) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Onsets in slots from the line's start, and pitches in semitones from the tonic."""
+    kind, position, n_slots = line.kind, line.position, line.n_slots
+    onsets = _rhythm(tune, kind, position, line.n, n_slots)
     contour = _contour(tune, kind, position)
     wander = seeded("wander", tune.seed, kind, position).normal(0, 1.6, n_slots)
     aims = np.interp(onsets / n_slots, np.linspace(0, 1, len(contour)), contour)
@@ -298,13 +331,15 @@ def _phrase(
     degrees = tune.progressions[kind]
     midi: list[float] = []
     for i, onset in enumerate(onsets):
-        degree = degrees[(within + int(onset)) // tune.slots_per_bar % len(degrees)]
+        degree = degrees[(line.within + int(onset)) // tune.slots_per_bar % len(degrees)]
         held = i == len(onsets) - 1
-        tones = _chord(tune, 0 if held and last else degree, 0).pitches
+        tones = _chord(tune, 0 if held and line.last else degree, 0).pitches
         strong = held or onset % (2 * SLOTS_PER_BEAT) == 0
         midi.append(_nearest(float(aims[i]), tones if strong else SCALES[tune.mode], midi[-1:]))
-    end = start + min(onsets[-1] + 4, n_slots - 1)
-    return Phrase(text, onsets + start, float(end), np.array(midi))
+    notes = np.array(midi)
+    for shared in (onsets, notes):
+        shared.flags.writeable = False
+    return onsets, notes
 
 
 def _rhythm(
