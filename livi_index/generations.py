@@ -28,6 +28,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -100,6 +102,7 @@ class RecordingInfo:
 
     recording_id: int
     path: Path
+    paths: tuple[Path, ...]  # every place, in order
     duration_s: float
     truncated: bool
     title: str | None
@@ -210,8 +213,10 @@ class Generation:
         """The segments (n,) SEGMENT_DTYPE of these recordings, in their order; none for others."""
         of = self._space(space)
         spans = of.spans[_rows(of.recording_ids, recording_ids)]
-        parts = [of.table[s["first"] : s["first"] + s["count"]] for s in spans]
-        return np.concatenate([np.zeros(0, SEGMENT_DTYPE), *parts])
+        counts = spans["count"]
+        before = np.cumsum(counts) - counts
+        rows = np.arange(counts.sum()) + np.repeat(spans["first"] - before, counts)
+        return np.asarray(of.table[rows])
 
     def recordings_of(self, segment_ids: IntArray, space: str) -> IntArray:
         """The recording (n,) of each of these segments; KeyError for one that is not here."""
@@ -231,19 +236,28 @@ class Generation:
 
     def metadata(self, recording_ids: Iterable[int]) -> dict[int, RecordingInfo]:
         """What is known of these recordings, of those that are here; also of instrumentals."""
+        ids = [int(number) for number in recording_ids]
+        # Planning costs more than running, and a join with a sum over the analyses most of all.
+        analysed = "SELECT DISTINCT recording_id FROM analyses WHERE truncated AND"
+        cut_short = {
+            row[0] for row in self.ask(f"{analysed} list_contains(?, recording_id)", [ids])
+        }
         rows = self.ask(
-            """
-            SELECT DISTINCT ON (f.recording_id) f.recording_id, f.path, r.duration_s,
-                coalesce(a.truncated, false), f.title, f.artist, f.album, f.year, f.isrc, f.work
-            FROM files f JOIN recordings r USING (recording_id)
-            LEFT JOIN (SELECT recording_id, bool_or(truncated) AS truncated
-                       FROM analyses GROUP BY recording_id) a USING (recording_id)
-            WHERE f.recording_id IN (SELECT unnest(?::BIGINT[]))
-            ORDER BY f.recording_id, f.title IS NULL, f.path
-            """,
-            [[int(number) for number in recording_ids]],
+            "SELECT recording_id, path, duration_s, title, artist, album, year, isrc, work"
+            " FROM files JOIN recordings USING (recording_id)"
+            " WHERE list_contains(?, recording_id) ORDER BY recording_id, title IS NULL, path",
+            [ids],
         )
-        return {row[0]: RecordingInfo(row[0], Path(os.fsdecode(row[1])), *row[2:]) for row in rows}
+        found: dict[int, RecordingInfo] = {}
+        for number, places in groupby(rows, key=itemgetter(0)):
+            first, *others = places
+            paths = sorted([first[1], *(other[1] for other in others)])
+            located = tuple(Path(os.fsdecode(path)) for path in paths)
+            place, (duration_s, *tags) = Path(os.fsdecode(first[1])), first[2:]
+            found[number] = RecordingInfo(
+                number, place, located, duration_s, number in cut_short, *tags
+            )
+        return found
 
     def paths(self, recording_ids: Iterable[int]) -> dict[int, list[Path]]:
         """Every place where each of these recordings lies, in order."""

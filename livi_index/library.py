@@ -237,9 +237,9 @@ class Library:
             offered &= found.scores >= min_score
         rows = np.flatnonzero(offered)[:k]
         ids = found.recording_ids[rows].tolist()
-        known, paths = self.generation.metadata(ids), self.generation.paths(ids)
+        known = self.generation.metadata(ids)
         return tuple(
-            self._hit(place, known[number], paths[number], found, row, sung)
+            self._hit(place, known[number], found, row, sung)
             for place, (row, number) in enumerate(zip(rows, ids, strict=True), 1)
         )
 
@@ -252,7 +252,6 @@ class Library:
         self,
         place: int,
         info: RecordingInfo,
-        paths: list[Path],
         found: Scored,
         row: int,
         sung: Sung,
@@ -269,7 +268,7 @@ class Library:
             artist=info.artist,
             duration_s=info.duration_s,
             matches=tuple(_matches(found, row, sung)),
-            paths=tuple(map(os.fspath, paths)),
+            paths=tuple(map(os.fspath, info.paths)),
             truncated=info.truncated,
         )
 
