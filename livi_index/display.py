@@ -112,7 +112,7 @@ class _PlainLines:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + PLAIN_EVERY_S
             of = f" of {now.total:,}" if now.total else ""
-            print(f"{now.done:,}{of} {_sentence(now)}", file=sys.stderr, flush=True)
+            print(f"{now.done:,}{of} files: {_sentence(now)}", file=sys.stderr, flush=True)
 
 
 def _sentence(now: Progress) -> str:
@@ -201,7 +201,7 @@ def _answer_lines(answer: Answer, every: bool) -> Iterator[str]:
         for path in hit.paths if every else (hit.path,):
             yield f"{'':21}{path}"
         if not every and len(hit.paths) > 1:
-            yield f"{'':21}and at {len(hit.paths) - 1:,} other paths (--all)"
+            yield f"{'':21}and {len(hit.paths) - 1:,} more (--all)"
         if hit.matches:
             pairs = (f"{clock(m.query_start_s)} ↔ {clock(m.hit_start_s)}" for m in hit.matches)
             yield f"{'':21}matches {', '.join(pairs)}"
