@@ -26,11 +26,9 @@ from catalogs.backing import Band, anthems, excerpt, pick_band, play, solo
 from catalogs.manifest import Row
 from catalogs.mixing import SAMPLE_RATE, FloatArray, Stems, mix, reverberate, write_audio
 from catalogs.score import Phrase, Score, compose, fit, lay_out, seeded
-from catalogs.voices import HOP, Spoken, Voice, sing, speak_lines
+from catalogs.voices import Spoken, Voice, sing, speak_lines
 
 PREROLL_S = 0.35  # for the consonants before a line's first vowel
-FRAMES_PER_S = SAMPLE_RATE / HOP  # of Spoken.voicing
-LEAST_VOWEL_VOICING = 0.92
 MALE_CENTRE, FEMALE_CENTRE = 53.0, 62.0  # MIDI numbers: F3 and D4
 _FEMALE_NAMES = re.compile(
     "slt|alicia|andrea|anika|annie|aunty|belinda|linda|grandma|shelby|steph2?|f[1-5]", re.IGNORECASE
@@ -184,17 +182,7 @@ def _speak(voice: Voice, lines: list[str]) -> list[Spoken]:
     context = get_context("forkserver")
     context.set_forkserver_preload(["catalogs.voices"])
     with ProcessPoolExecutor(1, mp_context=context) as process:
-        said = process.submit(speak_lines, voice, lines).result()
-    return [_with_voiced_vowels(spoken) for spoken in said]
-
-
-def _with_voiced_vowels(spoken: Spoken) -> Spoken:
-    """A vowel is sung with the voice, also where its speech was too low or rough to be periodic."""
-    voicing = spoken.voicing.copy()
-    for start_s, end_s in spoken.vowels:
-        vowel = voicing[int(start_s * FRAMES_PER_S) : int(end_s * FRAMES_PER_S)]
-        np.maximum(vowel, LEAST_VOWEL_VOICING, out=vowel)
-    return replace(spoken, voicing=voicing)
+        return process.submit(speak_lines, voice, lines).result()
 
 
 def _is_female(voice: Voice) -> bool:

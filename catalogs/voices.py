@@ -36,6 +36,7 @@ HOP = 80  # samples: one frame every 5 ms
 _FFT = 512
 _N_CEPSTRA = 64
 _SILENCE_DB = -60.0
+_LEAST_VOWEL_VOICING = 0.92
 
 DEBIAN_PACKAGES = {
     "espeak": ("espeak-ng", "libespeak-ng1"),
@@ -357,6 +358,9 @@ def _take_apart(voice: Voice, text: str, samples: FloatArray, phones: list[Phone
     padded = np.pad(samples, (_FFT // 2, _FFT // 2))
     frames = np.lib.stride_tricks.sliding_window_view(padded, _FFT)[::HOP]
     voicing, period = _voicing(frames)
+    for start_s, stop_s in vowels:  # low voices show too few periods in a frame to be found voiced
+        span = slice(int(start_s * SAMPLE_RATE / HOP), int(stop_s * SAMPLE_RATE / HOP))
+        voicing[span] = np.maximum(voicing[span], _LEAST_VOWEL_VOICING)
     cepstra = _envelope(frames, int(np.clip(0.55 * period, 24, _N_CEPSTRA)))
     spans = np.asarray(vowels, dtype=np.float32)
     return Spoken(text, voice, cepstra, voicing, spans, end_s, tuple(phones))
@@ -512,7 +516,7 @@ class _Espeak:
         self._library.espeak_SetSynthCallback(self._callback)
         self._library.espeak_SetParameter(_RATE, 150, 0)
         self._library.espeak_SetParameter(_PITCH_RANGE, 0, 0)
-        self._library.espeak_SetParameter(_PITCH, 20, 0)
+        self._library.espeak_SetParameter(_PITCH, 40, 0)
 
     def _collect(self, samples: object, n: int, events: object) -> int:
         if samples and n > 0:
@@ -528,7 +532,7 @@ class _Espeak:
     def say(self, voice: str, line: str) -> _Said:
         if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise RuntimeError(f"espeak-ng has no voice {voice!r}")
-        for parameter, value in ((_RATE, 150), (_PITCH_RANGE, 0), (_PITCH, 20)):
+        for parameter, value in ((_RATE, 150), (_PITCH_RANGE, 0), (_PITCH, 40)):
             self._library.espeak_SetParameter(parameter, value, 0)
         self._audio.clear()
         self._marks.clear()
