@@ -1,12 +1,12 @@
-"""Learn how a space weighs what the reader hears: noisy counts and clean counts, pulled together.
+"""Learn a space in which what the reader hears lies beside what is sung.
 
     python -m export.fit SPACE.pt --reader reader.pt --stems STEMS --backings BACKINGS --poems POEMS
 
-Thirty-second windows of sung training clips are mixed, read by the frozen reader, and kept as
-letters beside the words that were sung. The projection then learns, by a contrast over all texts
-of a batch in both directions (InfoNCE, van den Oord et al. 2018), to put what was heard beside what
-was sung. Two copies of a window in other mixes attract each other as well, as versions should.
-Sound and text share features and projection, so either can search the other.
+Thirty-second windows of sung training clips are mixed twice, read by the frozen reader, and kept as
+phones beside the phones and the letters that were sung; poems spoken by espeak-ng add pairs of
+clean phones and letters. Features are chosen from the clean ones. Then both projections learn by a
+contrast (InfoNCE, van den Oord et al. 2018): two mixes of a window, the window and its words, clean
+phones and their letters attract each other against all others of a batch.
 """
 
 from __future__ import annotations
@@ -22,107 +22,145 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from catalogs.poems import Poem, load_poems, plain, training_poems
-from export.lexical import LexicalOptions, LexicalSpace, collapse, letters_of
+from catalogs.voices import Voice, speak_lines
+from export.lexical import Bag, LexicalOptions, LexicalSpace, collapse, letters_of, padded
 from export.mixes import Backings, Mixer, MixOptions, Stems
+from export.phones import phone_number
 from export.reader import Reader
-from export.train import load_reader
+from export.train import load_reader, sequence
 
 _CLIPS = 3  # ten seconds each: a window
 _MIXES = MixOptions(instrumental=0.0, bare=0.05)
+_VOICE = Voice("espeak", "en-us")
 
 
 @dataclasses.dataclass(frozen=True)
 class Heard:
-    """``letters`` (N, 2, L) as read from two mixes of each window, ``texts`` what was sung."""
+    """``phones`` (N, 2, L) as read from two mixes of each window, ``clean`` (N, L) as sung, and
+    ``texts`` the words of each."""
 
-    letters: Tensor
+    phones: Tensor
+    clean: Tensor
     texts: list[str]
+
+    def part(self, rows: slice) -> Heard:
+        return Heard(self.phones[rows], self.clean[rows], self.texts[rows])
 
 
 def hear(reader: Reader, stems: Stems, backings: Backings, n: int, seed: int) -> Heard:
     """``n`` windows, each mixed twice and read."""
     rng = np.random.default_rng([seed, 30])
     mixer = Mixer(stems, backings, _MIXES)
-    letters, texts = [], []
+    phones, clean, texts = [], [], []
     for i in range(n):
         clips = stems.run(rng, _CLIPS)
         mixed = np.stack(
             [np.concatenate([mixer.mix(clip, rng).samples for clip in clips]) for _ in range(2)]
         )
         with torch.no_grad():
-            letters.append(collapse(reader(torch.from_numpy(mixed))).to(torch.int8))
+            phones.append(collapse(reader(torch.from_numpy(mixed))).to(torch.int8))
+        sounding = torch.from_numpy(np.concatenate([clip.phones for clip in clips]))
+        clean.append(sequence(sounding))
         texts.append(" ".join(clip.text for clip in clips))
         if i % 200 == 199:
             print(f"{i + 1} windows heard", flush=True)
-    return Heard(torch.stack(letters), texts)
+    return Heard(torch.stack(phones), padded(clean).to(torch.int8), texts)
 
 
-def window_texts(poems: list[Poem], n: int, seed: int) -> list[str]:
-    """Stretches of training poems of about a window's length, to choose features from."""
+def window_texts(poems: list[Poem], n: int, seed: int) -> list[list[str]]:
+    """Stretches of training poems of about a window's length, as lines."""
     rng = np.random.default_rng([seed, 31])
-    words = [plain(" ".join(p.lines)).split() for p in poems]
-    words = [w for w in words if len(w) > 40]
+    long = [p for p in poems if len(p.lines) >= 8]
     texts = []
     for _ in range(n):
-        poem = words[int(rng.integers(len(words)))]
-        length = int(rng.integers(15, 80))
-        at = int(rng.integers(max(1, len(poem) - length)))
-        texts.append(" ".join(poem[at : at + length]))
+        lines = long[int(rng.integers(len(long)))].lines
+        at = int(rng.integers(len(lines) - 7))
+        texts.append([plain(line) for line in lines[at : at + int(rng.integers(2, 9))]])
     return texts
 
 
-def learn_projection(
+def pronounce(texts: list[list[str]]) -> Tensor:
+    """(N, L) int8 phones as espeak-ng says these lines."""
+    rows = []
+    for lines in texts:
+        spoken = speak_lines(_VOICE, [line for line in lines if line])
+        numbers = [phone_number(phone.name) for said in spoken for phone in said.phones]
+        rows.append([number for number in numbers if number > 0])
+    return padded(rows).to(torch.int8)
+
+
+def learn_projections(
     space: LexicalSpace,
     heard: Heard,
-    others: list[str],
+    clean: Tensor,
+    texts: list[str],
     *,
     steps: int,
     seed: int,
     batch: int = 256,
     temperature: float = 0.05,
+    rate: float = 2e-3,
 ) -> list[float]:
-    """Train ``space.projection`` in place; the losses of every 50th step."""
+    """Train both projections in place; the losses of every 50th step."""
     rng = np.random.default_rng([seed, 32])
     with torch.no_grad():
-        said = space.counts(letters_of(heard.texts))
-        read = [space.counts(heard.letters[:, i].long()) for i in range(2)]
-        negatives = space.counts(letters_of(others))
-    optimiser = torch.optim.Adam(space.parameters(), lr=2e-3)
+        one, other = (_bags(space.sound, heard.phones[:, i]) for i in range(2))
+        sung = _bags(space.text, letters_of(heard.texts))
+        said, written = _bags(space.sound, clean), _bags(space.text, letters_of(texts))
+    optimiser = torch.optim.Adam(space.parameters(), lr=rate)
     losses = []
     for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * (1 - step / steps)
-        chosen = torch.from_numpy(rng.choice(len(said), min(batch, len(said)), replace=False))
-        extra = torch.from_numpy(rng.choice(len(others), 4 * batch))
-        texts = space.embed(torch.cat([said[chosen], negatives[extra]]))
-        one, other = (space.embed(counts[chosen]) for counts in read)
-        target = torch.arange(len(chosen))
-        loss = sum(
-            F.cross_entropy(a @ b.T / temperature, target)
-            for a, b in ((one, texts), (texts[: len(chosen)], other), (one, other), (other, texts))
+            group["lr"] = rate * (1 - step / steps)
+        a = torch.from_numpy(rng.choice(len(sung), min(batch, len(sung)), replace=False))
+        b = torch.from_numpy(rng.choice(len(written), min(2 * batch, len(written)), replace=False))
+        first, second = space.sound.embed(one[a]), space.sound.embed(other[a])
+        words = space.text.embed(torch.cat([sung[a], written[b]]))
+        spoken = space.sound.embed(said[b])
+        loss = (
+            _contrast(first, torch.cat([second, spoken]), temperature)
+            + _contrast(first, words, temperature)
+            + _contrast(words[: len(a)], torch.cat([second, spoken]), temperature)
+            + _contrast(spoken, words[len(a) :], temperature)
         )
         optimiser.zero_grad()
         loss.backward()
-        with torch.no_grad():
-            space.projection.grad[0] = 0.0
+        for bag in (space.sound, space.text):
+            bag.projection.grad[0] = 0.0
         optimiser.step()
         if step % 50 == 0:
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
     return losses
+
+
+def _contrast(these: Tensor, those: Tensor, temperature: float) -> Tensor:
+    """Row i of ``these`` should find row i of ``those``."""
+    return F.cross_entropy(these @ those.T / temperature, torch.arange(len(these)))
+
+
+def _bags(bag: Bag, strings: Tensor) -> Tensor:
+    return torch.cat([bag.weighted(bag.counts(part.long())) for part in strings.split(256)])
 
 
 @torch.no_grad()
 def judge(space: LexicalSpace, heard: Heard) -> dict[str, float]:
     """Of held-out windows: the right text first, and the other mix first, among all of them."""
-    one, other = (space(heard.letters[:, i].long()) for i in range(2))
-    texts = space(letters_of(heard.texts))
+    one, other = (space.sound.embed(_bags(space.sound, heard.phones[:, i])) for i in range(2))
+    clean = space.sound.embed(_bags(space.sound, heard.clean))
+    texts = space.text.embed(_bags(space.text, letters_of(heard.texts)))
     target = torch.arange(len(texts))
+
+    def first(these: Tensor, those: Tensor) -> float:
+        return float(((these @ those.T).argmax(dim=1) == target).float().mean())
+
     return {
-        "sound_to_text": float(((one @ texts.T).argmax(dim=1) == target).float().mean()),
-        "text_to_sound": float(((texts @ one.T).argmax(dim=1) == target).float().mean()),
-        "sound_to_sound": float(((one @ other.T).argmax(dim=1) == target).float().mean()),
-        "same_cosine": float((one * texts).sum(dim=1).mean()),
-        "other_cosine": float((one @ texts.T)[~torch.eye(len(texts), dtype=torch.bool)].mean()),
+        "sound_to_sound": first(one, other),
+        "sound_to_clean": first(one, clean),
+        "sound_to_text": first(one, texts),
+        "text_to_sound": first(texts, one),
+        "same_cosine": float((one * other).sum(dim=1).mean()),
+        "text_cosine": float((one * texts).sum(dim=1).mean()),
+        "other_cosine": float((one @ other.T)[~torch.eye(len(one), dtype=torch.bool)].mean()),
     }
 
 
@@ -147,30 +185,34 @@ def main() -> None:
     parser.add_argument("--poems", type=Path, required=True)
     parser.add_argument("--windows", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--features", type=int, default=LexicalOptions.features)
-    parser.add_argument("--dim", type=int, default=LexicalOptions.dim)
+    parser.add_argument("--texts", type=int, default=5000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    cache = arguments.out.with_suffix(".heard.pt")
-    if cache.exists():
-        kept = torch.load(cache, weights_only=True)
-        heard = Heard(kept["letters"], kept["texts"])
-    else:
-        backings = Backings(arguments.backings)
-        reader = load_reader(arguments.reader)
-        heard = hear(reader, Stems(arguments.stems), backings, arguments.windows, seed=1)
-        torch.save({"letters": heard.letters, "texts": heard.texts}, cache)
+    heard = _heard(arguments)
     held = max(100, len(heard.texts) // 5)
-    test = Heard(heard.letters[:held], heard.texts[:held])
-    train = Heard(heard.letters[held:], heard.texts[held:])
-    texts = window_texts(training_poems(load_poems(arguments.poems)), 6000, seed=1)
-    space = LexicalSpace(LexicalOptions(arguments.features, arguments.dim))
-    space.learn(texts)
+    test, train = heard.part(slice(held)), heard.part(slice(held, None))
+    poems = training_poems(load_poems(arguments.poems))
+    lines = window_texts(poems, arguments.texts, seed=1)
+    clean, texts = pronounce(lines), [" ".join(part) for part in lines]
+    space = LexicalSpace()
+    space.sound.learn(clean.long())
+    space.text.learn(letters_of(texts))
     rows = {"hashed": judge(space, test)}
-    losses = learn_projection(space, train, texts, steps=arguments.steps, seed=1)
+    losses = learn_projections(space, train, clean, texts, steps=arguments.steps, seed=1)
     rows["learned"] = judge(space, test)
     save_space(arguments.out, space)
     print(json.dumps(rows | {"losses": losses}, indent=1))
+
+
+def _heard(arguments: argparse.Namespace) -> Heard:
+    """What the reader hears, kept beside the space so that it is computed once."""
+    cache = arguments.out.with_suffix(".heard.pt")
+    if cache.exists():
+        return Heard(**torch.load(cache, weights_only=True))
+    stems, backings = Stems(arguments.stems), Backings(arguments.backings)
+    heard = hear(load_reader(arguments.reader), stems, backings, arguments.windows, seed=1)
+    torch.save(dict(vars(heard)), cache)
+    return heard
 
 
 if __name__ == "__main__":

@@ -1,21 +1,24 @@
-"""A space of words that needs no network: letters → counts of letter groups → a unit vector.
+"""A space of words that needs no network of its own: symbols → counts of groups → a unit vector.
 
-    letters ─▶ n-grams within and across words ─▶ dampened counts × idf − mean ─▶ projection ─▶ unit
+    phones heard ─▶ n-grams ─▶ dampened counts × idf − mean ─▶ projection ─▶ unit ◀─ … ◀─ letters
 
-A misheard or misspelt word keeps most of its groups, so texts that sound alike lie close. Groups
-are numbered by a polynomial of their letters modulo a prime, the same arithmetic in numpy, torch
-and ONNX; which of them are features, and their weights, is learned from training texts. The start
-of the projection is random, each row drawn from a BLAKE2b hash of its number, so that it can be
-made again anywhere; ``export.fit`` then learns it.
+What was heard is a string of phones, what is typed a string of letters; each has its own ``Bag``,
+and both projections end in the same space. A misheard or misspelt word keeps most of its groups,
+so texts that sound alike lie close.
 
-Everything here is arithmetic on integers and one product, so the module is exported twice: behind
-the reader as ``audio.onnx`` (samples → vector) and alone as ``text.onnx`` (letters → vector).
+Groups are numbered by a polynomial of their symbols modulo a prime, the same arithmetic in torch
+and ONNX. Which of them are features, and their weights, is learned from training texts. The
+projection starts from signs drawn from a BLAKE2b hash of each row's number, which keep cosines
+(a random projection) and can be made again anywhere; ``export.fit`` learns it from there.
+
+Everything here is arithmetic on integers and one product, so it is exported twice: behind the
+reader as ``audio.onnx`` (samples → vector) and alone as ``text.onnx`` (letters → vector).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,24 +26,42 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from export.reader import ALPHABET, encode_text
+from export.phones import PHONES
 
-SIZES = (2, 3, 4)  # letters in a group
-_BASE = len(ALPHABET)
-_BUCKETS = 65_521  # a prime below 2**16: groups of four letters share buckets, rarely
+ALPHABET = "_ abcdefghijklmnopqrstuvwxyz'"
+_BUCKETS = 65_521  # a prime below 2**16: groups of four symbols share buckets, rarely
+
+
+@dataclass(frozen=True)
+class BagOptions:
+    """What a bag counts: groups of ``sizes`` symbols out of ``symbols``, the best ``features``."""
+
+    symbols: int
+    sizes: tuple[int, ...]
+    features: int
+    dim: int
 
 
 @dataclass(frozen=True)
 class LexicalOptions:
     """Sizes of a space."""
 
-    features: int = 4096
+    phone_features: int = 4096
+    letter_features: int = 2048
     dim: int = 384
 
+    @property
+    def sound(self) -> BagOptions:
+        return BagOptions(len(PHONES), (2, 3, 4), self.phone_features, self.dim)
 
-def collapse(log_letters: Tensor) -> Tensor:
-    """The best path: (B, T, 29) → (B, T) letters, joined, without blanks, 0 at the end."""
-    best = log_letters.argmax(dim=-1)
+    @property
+    def text(self) -> BagOptions:
+        return BagOptions(len(ALPHABET), (2, 3, 4), self.letter_features, self.dim)
+
+
+def collapse(log_phones: Tensor) -> Tensor:
+    """The best path: (B, T, 40) → (B, T) phones, joined, without blanks, 0 at the end."""
+    best = log_phones.argmax(dim=-1)
     before = torch.cat([torch.zeros_like(best[:, :1]), best[:, :-1]], dim=1)
     kept = (best != 0) & (best != before)
     place = torch.where(kept, kept.long().cumsum(dim=1) - 1, best.shape[1])
@@ -48,77 +69,83 @@ def collapse(log_letters: Tensor) -> Tensor:
     return room.scatter(1, place, best)[:, :-1]
 
 
-def buckets(letters: Tensor) -> Tensor:
-    """Numbers of all letter groups: (B, L) indices → (B, G) in 0 … ``_BUCKETS``; 0 is none.
-
-    A space is put before the first letter, so that words begin alike wherever they stand.
-    """
-    padded = torch.cat([torch.ones_like(letters[:, :1]), letters], dim=1)
+def buckets(symbols: Tensor, options: BagOptions) -> Tensor:
+    """Numbers of all groups: (B, L) symbols, 0 at the end → (B, G); 0 is none."""
     groups = []
-    for size in SIZES:
-        count = padded.shape[1] - size + 1
-        code = torch.full_like(padded[:, :count], size)
+    for size in options.sizes:
+        count = symbols.shape[1] - size + 1
+        code = torch.full_like(symbols[:, :count], size)
         whole = torch.ones_like(code, dtype=torch.bool)
         for i in range(size):
-            letter = padded[:, i : i + count]
-            code = (code * _BASE + letter) % _BUCKETS
-            whole = whole & (letter != 0)
+            symbol = symbols[:, i : i + count]
+            code = (code * options.symbols + symbol) % _BUCKETS
+            whole = whole & (symbol != 0)
         groups.append(torch.where(whole, code + 1, 0))
     return torch.cat(groups, dim=1)
 
 
-class LexicalSpace(nn.Module):
-    """(B, L) letter indices → (B, dim) unit vectors; a text without features gives a zero vector.
+class Bag(nn.Module):
+    """(B, L) symbols → (B, dim) unit vectors; a string without features gives a zero vector.
 
     Buffers: ``feature_of`` (65522,) the feature of a bucket, 0 for none; ``idf`` and ``mean``
     (features + 1,); parameter ``projection`` (features + 1, dim), whose first row stays zero.
     """
 
-    def __init__(self, options: LexicalOptions) -> None:
+    def __init__(self, options: BagOptions) -> None:
         super().__init__()
         rows = options.features + 1
         self.options = options
-        self.register_buffer("feature_of", torch.zeros(_BUCKETS + 1, dtype=torch.int32))
+        self.register_buffer("feature_of", torch.zeros(_BUCKETS + 1, dtype=torch.int16))
         self.register_buffer("idf", torch.zeros(rows))
         self.register_buffer("mean", torch.zeros(rows))
         self.projection = nn.Parameter(torch.from_numpy(_hashed_rows(rows, options.dim)))
 
-    def forward(self, letters: Tensor) -> Tensor:
-        return self.embed(self.counts(letters))
+    def forward(self, symbols: Tensor) -> Tensor:
+        return self.embed(self.weighted(self.counts(symbols)))
 
-    def counts(self, letters: Tensor) -> Tensor:
+    def counts(self, symbols: Tensor) -> Tensor:
         """(B, L) → (B, features + 1) how often each feature occurs."""
-        feature = self.feature_of[buckets(letters)].long()
-        zeros = torch.zeros(letters.shape[0], len(self.idf))
+        feature = self.feature_of[buckets(symbols, self.options)].long()
+        zeros = torch.zeros(symbols.shape[0], self.options.features + 1)
         return zeros.scatter_add(1, feature, torch.ones(feature.shape))
 
-    def embed(self, counts: Tensor) -> Tensor:
-        """(B, features + 1) counts → (B, dim) unit vectors."""
-        return unit(self.weighted(counts) @ self.projection)
-
     def weighted(self, counts: Tensor) -> Tensor:
-        """Dampened, weighted, unit, and less what all texts share."""
+        """Dampened, weighted, unit, and less what all texts share; zero where there is nothing."""
         bag = torch.log1p(counts) * self.idf
         return unit(bag) - self.mean * (bag.sum(dim=1, keepdim=True) > 0)
 
+    def embed(self, weighted: Tensor) -> Tensor:
+        """(B, features + 1) → (B, dim) unit vectors."""
+        return unit(weighted @ self.projection)
+
     @torch.no_grad()
-    def learn(self, texts: Iterable[str]) -> None:
-        """Choose features and weights from training texts of about a segment's length."""
-        rows = [np.unique(buckets(letters_of([text]))[0].numpy()) for text in texts]
+    def learn(self, strings: Tensor) -> None:
+        """Choose features and weights from (N, L) training strings of a segment's length each."""
+        rows = [torch.unique(row).numpy() for row in buckets(strings, self.options)]
         found = np.bincount(np.concatenate(rows), minlength=_BUCKETS + 1)
         found[0] = 0
         idf = np.log((len(rows) + 1) / (found + 1.0))
         share = found / len(rows)
         worth = share * (1 - share) * idf  # neither everywhere nor nowhere
         chosen = np.argsort(-worth, kind="stable")[: self.options.features]
+        chosen = torch.from_numpy(chosen[found[chosen] > 0])
         self.feature_of.zero_()
-        self.feature_of[torch.from_numpy(chosen)] = torch.arange(
-            1, len(chosen) + 1, dtype=torch.int32
-        )
-        self.idf[1 : len(chosen) + 1] = torch.from_numpy(idf[chosen]).float()
+        self.feature_of[chosen] = torch.arange(1, len(chosen) + 1, dtype=torch.int16)
+        self.idf.zero_()
+        self.idf[1 : len(chosen) + 1] = torch.from_numpy(idf).float()[chosen]
         self.mean.zero_()
-        bags = [unit(torch.log1p(self.counts(letters_of([text]))) * self.idf) for text in texts]
+        bags = [unit(torch.log1p(self.counts(part)) * self.idf) for part in strings.split(256)]
         self.mean.copy_(torch.cat(bags).mean(dim=0))
+
+
+class LexicalSpace(nn.Module):
+    """What is heard and what is typed, in one space of unit vectors."""
+
+    def __init__(self, options: LexicalOptions | None = None) -> None:
+        super().__init__()
+        self.options = options or LexicalOptions()
+        self.sound = Bag(self.options.sound)
+        self.text = Bag(self.options.text)
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -126,12 +153,16 @@ def unit(vectors: Tensor) -> Tensor:
     return vectors / vectors.norm(dim=1, keepdim=True).clamp(min=1e-6)
 
 
-def letters_of(texts: list[str]) -> Tensor:
-    """(B, L) letter indices of plain texts, zeros at the end."""
-    rows = [encode_text(text) for text in texts]
-    out = torch.zeros(len(rows), max(4, *map(len, rows)), dtype=torch.long)
-    for row, letters in zip(out, rows, strict=True):
-        row[: len(letters)] = torch.tensor(letters, dtype=torch.long)
+def letters_of(texts: Sequence[str]) -> Tensor:
+    """(B, L) letter numbers of plain texts, each after a space, zeros at the end."""
+    return padded([[ALPHABET.index(letter) for letter in " " + text] for text in texts])
+
+
+def padded(strings: Sequence[Sequence[int]]) -> Tensor:
+    """(B, L) of symbol strings, zeros at the end, at least four wide."""
+    out = torch.zeros(len(strings), max(4, *map(len, strings)), dtype=torch.long)
+    for row, string in zip(out, strings, strict=True):
+        row[: len(string)] = torch.tensor(string, dtype=torch.long)
     return out
 
 

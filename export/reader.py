@@ -1,11 +1,13 @@
-"""The reader: a small network that hears sung words as letters, 25 guesses a second.
+"""The reader: a small network that hears sung words as phones, 25 guesses a second.
 
-    samples ─▶ log-mel ─▶ convolutions, 100 → 12.5 frames/s ─▶ blocks ─▶ two letters a frame
+    samples ─▶ log-mel ─▶ convolutions, 100 → 12.5 frames/s ─▶ blocks ─▶ two phones a frame
 
 A block is a convolution, an attention within 10 s, and a feed-forward part, all pre-norm residual
 (after the conformer, Gulati et al. 2020, with one feed-forward). Nothing depends on absolute
 position, so a network trained on 10 s clips reads 30 s windows: attention looks at 10 s at a time
-and the convolutions carry over the cuts. Trained with CTC (Graves et al. 2006); letter 0 is blank.
+and the convolutions carry over the cuts. Trained with CTC (Graves et al. 2006); phone 0 is blank.
+Half-way the network also names the phone of every moment, which synthetic voices tell: with CTC on
+letters alone it stayed with blanks and vowels for thousands of steps of singing.
 
 Shapes: B windows, T frames, C channels. All signal processing is inside, so that it is exported
 with the network and there is one log-mel only.
@@ -24,10 +26,9 @@ from torch.nn import functional as F
 from export.phones import PHONES
 
 SAMPLE_RATE = 16_000
-ALPHABET = "_ abcdefghijklmnopqrstuvwxyz'"
 _N_FFT, _MEL_HOP = 400, 160
 FRAME_RATE = 12.5
-LETTERS_PER_FRAME = 2
+PHONES_PER_FRAME = 2
 _CHUNK_FRAMES = 125  # 10 s
 
 
@@ -169,7 +170,7 @@ class Subsample(nn.Module):
 
 
 class Reader(nn.Module):
-    """(B, N) samples, N a multiple of 160,000 → (B, N / 640, 29) log-probabilities of letters."""
+    """(B, N) samples, N a multiple of 160,000 → (B, N / 640, 40) log-probabilities of phones."""
 
     def __init__(self, options: ReaderOptions | None = None) -> None:
         super().__init__()
@@ -179,44 +180,32 @@ class Reader(nn.Module):
         self.subsample = Subsample(self.options.n_mels, width)
         self.blocks = nn.ModuleList(_Block(self.options) for _ in range(self.options.blocks))
         self.norm = nn.LayerNorm(width)
-        self.letters = nn.Linear(width, LETTERS_PER_FRAME * len(ALPHABET))
-        self.middle = nn.Linear(width, LETTERS_PER_FRAME * len(ALPHABET))
-        self.phones = nn.Linear(width, LETTERS_PER_FRAME * len(PHONES))
+        self.said = nn.Linear(width, PHONES_PER_FRAME * len(PHONES))
+        self.moments = nn.Linear(width, PHONES_PER_FRAME * len(PHONES))
 
     def forward(self, samples: Tensor) -> Tensor:
-        return self._log_letters(self.letters, self.frames(self.log_mel(samples)))
-
-    def frames(self, mel: Tensor) -> Tensor:
-        """(B, n_mels, 8T) → (B, T, C): what the letters are read from."""
-        x = self.subsample(mel)
+        x = self.subsample(self.log_mel(samples))
         for block in self.blocks:
             x = block(x)
-        return self.norm(x)
+        return _per_phone(self.said, self.norm(x)).log_softmax(dim=-1)
 
-    def train_forward(self, mel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probabilities of letters at the end; half-way letters too (Lee et al. 2021), and
-        logits of phones (B, T, 40): second objectives that only training has."""
+    def train_forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, n_mels, 8T) → log-probabilities at the end, and logits half-way, both (B, 2T, 40)."""
         x = self.subsample(mel)
         middle = (len(self.blocks) + 1) // 2
         for block in self.blocks[:middle]:
             x = block(x)
-        half = self._log_letters(self.middle, x)
-        phones = self.phones(x).reshape(x.shape[0], -1, len(PHONES)).float()
+        moments = _per_phone(self.moments, x)
         for block in self.blocks[middle:]:
             x = block(x)
-        return self._log_letters(self.letters, self.norm(x)), half, phones
-
-    def _log_letters(self, head: nn.Linear, x: Tensor) -> Tensor:
-        logits = head(x).reshape(x.shape[0], -1, len(ALPHABET))
-        return logits.float().log_softmax(dim=-1)
+        return _per_phone(self.said, self.norm(x)).log_softmax(dim=-1), moments
 
 
-def encode_text(text: str) -> list[int]:
-    """Letters of ``text`` (already plain) as indices into ``ALPHABET``."""
-    return [ALPHABET.index(c) for c in text]
+def _per_phone(head: nn.Linear, x: Tensor) -> Tensor:
+    return head(x).reshape(x.shape[0], -1, len(PHONES)).float()
 
 
-def greedy_text(log_letters: Tensor) -> str:
-    """The best path of one window (T, 29), repeats joined and blanks removed."""
-    path = torch.unique_consecutive(log_letters.argmax(dim=-1)).tolist()
-    return "".join(ALPHABET[i] for i in path if i)
+def greedy_phones(log_phones: Tensor) -> list[int]:
+    """The best path of one window (T, 40), repeats joined and blanks removed."""
+    path = torch.unique_consecutive(log_phones.argmax(dim=-1)).tolist()
+    return [phone for phone in path if phone]

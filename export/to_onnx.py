@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from export.detector import WINDOW_SAMPLES, Detector, load_detector
 from export.fit import load_space
-from export.lexical import LexicalSpace, collapse, letters_of, unit
-from export.reader import ALPHABET, SAMPLE_RATE, Reader
+from export.lexical import ALPHABET, LexicalSpace, collapse, letters_of, unit
+from export.reader import SAMPLE_RATE, Reader
 from export.train import load_reader
 
 WINDOW_S = 30.0
@@ -45,8 +45,7 @@ class AudioGraph(nn.Module):
         self.reader, self.space = reader, space
 
     def forward(self, samples: Tensor) -> Tensor:
-        letters = collapse(self.reader(samples))
-        return never_zero(self.space(letters))
+        return never_zero(self.space.sound(collapse(self.reader(samples))))
 
 
 class TextGraph(nn.Module):
@@ -57,7 +56,8 @@ class TextGraph(nn.Module):
         self.space = space
 
     def forward(self, characters: Tensor) -> Tensor:
-        return never_zero(self.space(characters))
+        leading = torch.ones_like(characters[:, :1])  # a space, so that words begin alike
+        return never_zero(self.space.text(torch.cat([leading, characters], dim=1)))
 
 
 class VocalsGraph(nn.Module):
@@ -155,7 +155,7 @@ def build_bundle(
 ) -> dict[str, Any]:
     """Export all graphs, check them on ``windows`` (N, 480000) of real singing, write the card."""
     out.mkdir(parents=True, exist_ok=True)
-    texts = letters_of(["the same words again", "other words altogether and more of them"])
+    texts = letters_of(["the same words again", "other words altogether and more of them"])[:, 1:]
     vocals = windows.reshape(-1, WINDOW_SAMPLES)[:8]
     parity = {}
     for file, graph, example, names in (

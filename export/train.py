@@ -14,7 +14,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 from export.mixes import Backings, Mix, Mixer, MixOptions, Stems
-from export.phones import UNKNOWN
-from export.reader import Reader, ReaderOptions, encode_text, greedy_text
+from export.phones import PHONES, UNKNOWN
+from export.reader import Reader, ReaderOptions, greedy_phones
 
 _HELD_SHARDS = 1  # the first shard validates
 
@@ -39,8 +39,7 @@ class TrainOptions:
     learning_rate: float = 1.2e-3
     warm_up: int = 300
     weight_decay: float = 0.01
-    middle: float = 0.3  # weight of the letters' loss half-way
-    phones: float = 1.0  # weight of the phones' loss
+    moments: float = 0.5  # weight of the loss half-way
     easy_share: float = 0.6  # share of the time in which voices stand out, less and less
     clip_gradient: float = 1.0
     seed: int = 1
@@ -71,26 +70,30 @@ class Mixes(IterableDataset[Mix]):
                 stems.refresh()
 
 
-def collate(mixes: list[Mix]) -> tuple[Tensor, list[str], Tensor]:
-    """Samples (B, 160000), what is sung in each, phones (B, 250)."""
+def collate(mixes: list[Mix]) -> tuple[Tensor, Tensor]:
+    """Samples (B, 160000) and phones (B, 250)."""
     samples = torch.from_numpy(np.stack([mix.samples for mix in mixes]))
-    phones = torch.from_numpy(np.stack([mix.phones for mix in mixes])).long()
-    return samples, [mix.text for mix in mixes], phones
+    return samples, torch.from_numpy(np.stack([mix.phones for mix in mixes])).long()
 
 
-def ctc(log_letters: Tensor, texts: list[str]) -> Tensor:
-    """CTC loss per letter of the batch, (B, T, 29) against the words sung in each."""
-    targets = [encode_text(text) for text in texts]
+def sequence(phones: Tensor) -> list[int]:
+    """What is said, from what sounds at each moment: repeats joined, silence left out."""
+    return [phone for phone in torch.unique_consecutive(phones).tolist() if phone > 0]
+
+
+def ctc(log_phones: Tensor, phones: Tensor) -> Tensor:
+    """CTC loss per phone of the batch, (B, T, 40) against the phones of each moment (B, T)."""
+    targets = [sequence(row) for row in phones]
     flat = torch.tensor([i for target in targets for i in target], dtype=torch.long)
     lengths = torch.tensor([len(t) for t in targets])
-    frames = torch.full((len(texts),), log_letters.shape[1])
+    frames = torch.full((len(targets),), log_phones.shape[1])
     losses = F.ctc_loss(
-        log_letters.transpose(0, 1), flat, frames, lengths, reduction="none", zero_infinity=True
+        log_phones.transpose(0, 1), flat, frames, lengths, reduction="none", zero_infinity=True
     )
     return losses.sum() / max(int(lengths.sum()), 1)
 
 
-def phone_loss(logits: Tensor, phones: Tensor) -> Tensor:
+def moment_loss(logits: Tensor, phones: Tensor) -> Tensor:
     """Cross-entropy of the phones that are known, (B, T, 40) against (B, T)."""
     return F.cross_entropy(logits.flatten(0, 1), phones.flatten(), ignore_index=UNKNOWN)
 
@@ -107,11 +110,12 @@ def mask(mel: Tensor, rng: np.random.Generator) -> Tensor:
     return mel
 
 
-def letter_errors(said: str, sung: str) -> int:
-    """Edit distance in letters."""
-    previous = np.arange(len(sung) + 1)
-    for i, letter in enumerate(said, start=1):
-        different = previous[:-1] + np.array([letter != other for other in sung], dtype=int)
+def edit_distance(said: Sequence[int], sung: Sequence[int]) -> int:
+    """Insertions, deletions and substitutions from ``sung`` to ``said``."""
+    wanted = np.asarray(sung)
+    previous = np.arange(len(wanted) + 1)
+    for i, phone in enumerate(said, start=1):
+        different = previous[:-1] + (wanted != phone)
         best = np.minimum(different, previous[1:] + 1)
         row = np.concatenate([[i], best])
         offsets = np.arange(len(row))  # insertions: a running minimum along the row
@@ -120,10 +124,10 @@ def letter_errors(said: str, sung: str) -> int:
 
 
 @torch.no_grad()
-def validate(reader: Reader, stems: Path, backings: Path, n: int = 96) -> dict[str, float]:
-    """Letter error rate of the best path on held-out clips, bare and mixed."""
+def validate(reader: Reader, stems: Path, backings: Path, n: int = 96) -> dict[str, float | str]:
+    """Phone error rate of the best path on held-out clips, bare and mixed."""
     reader.eval()
-    result: dict[str, float] = {}
+    result: dict[str, float | str] = {}
     held = Stems(stems, shards=slice(_HELD_SHARDS))
     for name, options in {
         "bare": MixOptions(bare=1.0, instrumental=0.0, noise=0.0, telephone=0.0, room=0.0),
@@ -131,15 +135,17 @@ def validate(reader: Reader, stems: Path, backings: Path, n: int = 96) -> dict[s
     }.items():
         rng = np.random.default_rng(0)
         mixer = Mixer(held, Backings(backings), options)
-        errors = letters = 0
+        errors = total = 0
         for _ in range(n // 16):
             mixes = [mixer.draw(rng) for _ in range(16)]
             output = reader(torch.from_numpy(np.stack([m.samples for m in mixes])))
-            said = [greedy_text(row) for row in output]
-            errors += sum(letter_errors(s, m.text) for s, m in zip(said, mixes, strict=True))
-            letters += sum(len(m.text) for m in mixes)
-        result[f"cer_{name}"] = errors / letters
-        result[f"example_{name}"] = f"{mixes[0].text!r} read as {said[0]!r}"  # type: ignore[assignment]
+            said = [greedy_phones(row) for row in output]
+            sung = [sequence(torch.from_numpy(m.phones)) for m in mixes]
+            errors += sum(edit_distance(a, b) for a, b in zip(said, sung, strict=True))
+            total += sum(map(len, sung))
+        result[f"per_{name}"] = errors / total
+        spelt = " ".join(PHONES[i] for i in said[0])
+        result[f"example_{name}"] = f"{mixes[0].text!r} heard as {spelt}"
     reader.train()
     return result
 
@@ -187,7 +193,7 @@ def train(
     saved = last
     reader.train()
     progress.fill_(min(1.0, spent / (60 * options.minutes)))
-    for samples, texts, phones in loader:
+    for samples, phones in loader:
         share = spent / (60 * options.minutes)
         if share >= 1.0:
             break
@@ -198,19 +204,19 @@ def train(
         with torch.no_grad():
             mel = mask(reader.log_mel.fast(samples), rng)
         with torch.autocast("cpu", torch.bfloat16):
-            end, half, heard = reader.train_forward(mel)
-        letters, named = ctc(end, texts), phone_loss(heard, phones)
-        loss = letters + options.middle * ctc(half, texts) + options.phones * named
+            end, half = reader.train_forward(mel)
+        said, moments = ctc(end, phones), moment_loss(half, phones)
+        loss = said + options.moments * moments
         loss.backward()
         torch.nn.utils.clip_grad_norm_(reader.parameters(), options.clip_gradient)
         optimiser.step()
         optimiser.zero_grad()
-        recent.append((letters.item(), named.item()))
+        recent.append((said.item(), moments.item()))
         step += 1
         now = time.monotonic()
         spent, last = spent + now - last, now
         if step % 50 == 0:
-            means = dict(zip(("letters", "phones"), np.mean(recent, axis=0).tolist(), strict=True))
+            means = dict(zip(("said", "moments"), np.mean(recent, axis=0).tolist(), strict=True))
             row = {"step": step, "minutes": spent / 60} | means
             recent.clear()
             if step % 500 == 0:

@@ -18,10 +18,12 @@ from export.lexical import (  # noqa: E402
     buckets,
     collapse,
     letters_of,
+    padded,
 )
-from export.reader import ALPHABET, Reader, ReaderOptions, encode_text, greedy_text  # noqa: E402
+from export.phones import PHONES, UNKNOWN, phone_number  # noqa: E402
+from export.reader import Reader, ReaderOptions, greedy_phones  # noqa: E402
 from export.to_onnx import build_bundle  # noqa: E402
-from export.train import ctc, letter_errors  # noqa: E402
+from export.train import ctc, edit_distance, moment_loss, sequence  # noqa: E402
 from livi_index.encoders import AudioEncoder, TextEncoder  # noqa: E402
 from livi_index.models import open_bundle  # noqa: E402
 
@@ -33,12 +35,14 @@ LINES = [
     "we counted every summer star until the morning took them all",
     "the baker's boy has lost his hat and whistles down the market street",
 ]
+SAID = [PHONES.index(p) for p in "dh ah r ih v er r ah n z b ih n iy th".split()]
 
 
 @pytest.fixture
 def space() -> LexicalSpace:
-    made = LexicalSpace(LexicalOptions(features=512, dim=128))
-    made.learn(LINES)
+    made = LexicalSpace(LexicalOptions(phone_features=256, letter_features=512, dim=128))
+    made.text.learn(letters_of(LINES))
+    made.sound.learn(torch.tensor([SAID, SAID[::-1]]))
     return made.eval()
 
 
@@ -47,14 +51,14 @@ def noise(n: int, seconds: int) -> torch.Tensor:
     return 0.1 * torch.randn(n, 16_000 * seconds, generator=generator)
 
 
-def path_of(text: str) -> torch.Tensor:
-    """Log-probabilities (1, T, 29) whose best path says ``text``, each letter for two frames."""
-    letters = [0]
-    for index in encode_text(text):
-        letters += [index, index, 0]
-    out = torch.full((1, len(letters), len(ALPHABET)), -9.0)
-    out[0, torch.arange(len(letters)), torch.tensor(letters)] = 0.0
-    return out
+def path_of(said: list[int]) -> torch.Tensor:
+    """Log-probabilities (1, T, 40) whose best path says these phones, each for two frames."""
+    path = [0]
+    for phone in said:
+        path += [phone, phone, 0]
+    out = torch.full((1, len(path), len(PHONES)), -9.0)
+    out[0, torch.arange(len(path)), torch.tensor(path)] = 0.0
+    return out.log_softmax(dim=-1)
 
 
 def test_fast_log_mel_equals_the_exported_one() -> None:
@@ -72,33 +76,53 @@ def test_log_mel_of_a_window_ignores_its_neighbours_and_its_level() -> None:
     assert torch.allclose(together[0], together[1], atol=1e-3)
 
 
-def test_reader_gives_25_letter_distributions_a_second() -> None:
+def test_reader_gives_25_phone_distributions_a_second() -> None:
     output = Reader(SMALL).eval()(noise(1, 30))
-    assert output.shape == (1, 750, len(ALPHABET))
+    assert output.shape == (1, 750, len(PHONES))
     assert torch.allclose(output.exp().sum(dim=-1), torch.ones(1, 750), atol=1e-4)
 
 
 def test_ctc_loss_is_small_only_for_what_is_said() -> None:
-    path = path_of("hello there").log_softmax(-1)
-    assert ctc(path, ["hello there"]) < 0.05 < ctc(path, ["good night"])
+    path, moments = path_of(SAID), torch.tensor([[0, *SAID, 0]])
+    assert ctc(path, moments) < 0.05
+    assert ctc(path, moments.flip(1)) > 1.0
+
+
+def test_phones_that_are_not_known_teach_nothing() -> None:
+    logits = torch.randn(1, 4, len(PHONES))
+    some, none = torch.tensor([[3, UNKNOWN, 5, UNKNOWN]]), torch.tensor([[3, 7, 5, 9]])
+    assert sequence(some[0]) == [3, 5]
+    assert torch.isclose(moment_loss(logits, some), moment_loss(logits[:, ::2], none[:, ::2]))
+
+
+@pytest.mark.parametrize(("name", "phone"), [("ɑːɹ", "aa"), ("aa", "aa"), ("tʃ", "ch"), ("n", "n")])
+def test_phones_of_all_engines_are_one_set(name: str, phone: str) -> None:
+    assert PHONES[phone_number(name)] == phone
 
 
 @pytest.mark.parametrize(
     ("said", "sung", "errors"), [("abc", "abc", 0), ("", "abc", 3), ("kitten", "sitting", 3)]
 )
-def test_letter_errors(said: str, sung: str, errors: int) -> None:
-    assert letter_errors(said, sung) == errors
+def test_edit_distance(said: str, sung: str, errors: int) -> None:
+    assert edit_distance(list(map(ord, said)), list(map(ord, sung))) == errors
 
 
-def test_collapse_agrees_with_the_greedy_text() -> None:
-    path = path_of("all the leaves")
-    letters = collapse(path)[0].tolist()
-    assert "".join(ALPHABET[i] for i in letters if i) == greedy_text(path[0]) == "all the leaves"
+def test_collapse_agrees_with_the_greedy_path() -> None:
+    path = path_of(SAID)
+    assert [i for i in collapse(path)[0].tolist() if i] == greedy_phones(path[0]) == SAID
+
+
+def test_what_is_heard_in_another_order_is_another_vector(space: LexicalSpace) -> None:
+    heard = space.sound(padded([SAID, SAID[::-1]])).detach()
+    assert float(heard[0] @ heard[1]) < 0.9
+    assert torch.allclose(heard.norm(dim=1), torch.ones(2), atol=1e-5)
 
 
 def test_letter_groups_are_told_apart() -> None:
-    one, other = (set(buckets(letters_of([t]))[0].tolist()) - {0} for t in ("at", "ta"))
-    assert one and other and not one & other
+    one, other = (
+        set(buckets(letters_of([t]), LexicalOptions().text)[0].tolist()) - {0} for t in ("at", "ta")
+    )
+    assert one and other and one != other
 
 
 def test_a_misspelt_line_stays_nearest_to_its_own(space: LexicalSpace) -> None:
@@ -108,21 +132,21 @@ def test_a_misspelt_line_stays_nearest_to_its_own(space: LexicalSpace) -> None:
         "we countid evry sumer star untill the mornin took them all",
         "the bakers boy has lost his hatt and wisles down the market streat",
     ]
-    scores = space(letters_of(misspelt)) @ space(letters_of(LINES)).T
+    scores = space.text(letters_of(misspelt)) @ space.text(letters_of(LINES)).T
     assert scores.argmax(dim=1).tolist() == [0, 1, 2, 3]
     assert float(scores.detach().diagonal().min()) > 0.3
 
 
 def test_padding_changes_nothing(space: LexicalSpace) -> None:
-    alone = space(letters_of([LINES[0][:20]]))
-    padded = space(letters_of([LINES[0][:20], LINES[1]]))
+    alone = space.text(letters_of([LINES[0][:20]]))
+    padded = space.text(letters_of([LINES[0][:20], LINES[1]]))
     assert torch.allclose(alone[0], padded[0], atol=1e-6)
 
 
 def test_a_space_survives_its_file(space: LexicalSpace, tmp_path: Path) -> None:
     save_space(tmp_path / "space.pt", space)
     again = load_space(tmp_path / "space.pt")
-    assert torch.equal(again(letters_of(LINES)), space(letters_of(LINES)))
+    assert torch.equal(again.text(letters_of(LINES)), space.text(letters_of(LINES)))
 
 
 # The exporter's own deprecations are not ours to mend.
@@ -136,7 +160,7 @@ def test_a_bundle_answers_in_the_product_as_in_torch(space: LexicalSpace, tmp_pa
     assert all(d < 2e-3 for p in card["measured"]["parity"].values() for d in p.values())
     bundle = open_bundle(tmp_path)
     text = TextEncoder(bundle).encode(LINES[:1])
-    assert np.allclose(text, space(letters_of(LINES[:1])).detach().numpy(), atol=2e-3)
+    assert np.allclose(text, space.text(letters_of(LINES[:1])).detach().numpy(), atol=2e-3)
     vectors = AudioEncoder(bundle).encode(windows.numpy())
     assert vectors.shape == (2, 128)
     assert json.loads((tmp_path / "card.json").read_text())["model_id"] == bundle.card.model_id
