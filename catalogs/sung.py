@@ -13,7 +13,6 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -173,12 +172,12 @@ def _render_backing(row: Row, score: Score, n_samples: int, data: str | Path | N
 
 
 def _speak(voice: Voice, lines: list[str]) -> list[Spoken]:
-    """``speak_lines`` with voiced vowels; for espeak each time in a fresh process.
+    """``speak_lines``; for espeak each time in a fresh process.
 
     The library keeps its oscillators between lines: what it says depends on what it said before.
     """
     if voice.engine != "espeak":
-        return [_with_voiced_vowels(spoken) for spoken in speak_lines(voice, lines)]
+        return speak_lines(voice, lines)
     context = get_context("forkserver")
     context.set_forkserver_preload(["catalogs.voices"])
     with ProcessPoolExecutor(1, mp_context=context) as process:
