@@ -1,7 +1,7 @@
 """Any audio file -> float32 mono samples at 16 kHz.
 
-soundfile decodes first, PyAV (FFmpeg) second; the other way round for opus, for mp3 without a
-length tag and for what libsndfile does not know. The second is asked when the first fails or
+soundfile decodes first, PyAV (FFmpeg) second; the other way round for opus, for mp3 and for what
+libsndfile does not know. The second is asked when the first fails or
 ends early, and the longer result is kept. Both are read block by block, so that a damaged file
 keeps what came before the damage and a ten-hour file costs only what `max_s` allows. Lengths in
 headers are compared with what was decoded and never believed.
@@ -130,18 +130,19 @@ def decode(path: str | Path, *, max_s: float | None = None) -> Audio:
 
 def _takes(file: FileIO, kind: Kind, max_s: float | None) -> list[_Take]:
     takes = []
-    for name in _decoder_order(file, kind):
+    for name in _decoder_order(kind):
         takes.append(_take(name, file, kind, max_s))
         if takes[-1].complete:
             break
     return takes
 
 
-def _decoder_order(file: FileIO, kind: Kind) -> tuple[str, ...]:
+def _decoder_order(kind: Kind) -> tuple[str, ...]:
     if kind not in _SOUNDFILE_KINDS:
         return ("av",)
-    # libsndfile stops at the length it guessed, and that guess is short without a length tag.
-    if kind == "opus" or (kind == "mp3" and not has_length_tag(file)):
+    # mp3: python-soundfile seeks after each block, where libmpg123 loses what a frame borrows from
+    # those before it; and libsndfile stops at a guessed length where there is no length tag.
+    if kind in ("opus", "mp3"):
         return ("av", "soundfile")
     return ("soundfile", "av")
 
@@ -282,7 +283,8 @@ def _open_av(file: FileIO, kind: Kind) -> _Source:
         raise _Fault("no_audio_stream", f"this {kind} file holds no sound that can be decoded")
     stream.codec_context.thread_count = 1  # PyAV issue 1962: its threads can deadlock
     stated_s = None
-    if kind not in ("mp3", "aac") and stream.duration and stream.time_base:
+    guessed = kind == "aac" or (kind == "mp3" and not has_length_tag(file))
+    if not guessed and stream.duration and stream.time_base:
         stated_s = float(stream.duration * stream.time_base)
     return _Source(stated_s, _av_blocks(container, stream, kind))
 
