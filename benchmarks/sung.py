@@ -176,13 +176,23 @@ def library_of(folder: Path, bundle: Bundle, kept: Path | None) -> Iterator[Libr
             yield opened
 
 
-def rankings() -> dict[str, RankOptions]:
-    """The ablation: what each ranking counts; all are candidates where only one kind counts."""
+def rankings(tried: Sequence[str] = ()) -> dict[str, RankOptions]:
+    """The ablation: what each ranking counts; all are candidates where only one kind counts.
+
+    ``tried`` are others, "PAIRS,TRACK_WEIGHT" each, for choosing the default on a training split.
+    """
     everything = 1_000_000
+    others = [text.split(",") for text in tried]
     return {
         "tracks": RankOptions(candidates=everything, track_weight=1.0),
         "pairs": RankOptions(candidates=everything, track_weight=0.0),
         "default": RankOptions(),
+        **{
+            f"{pairs} pairs, {weight} track": RankOptions(
+                pairs=int(pairs), track_weight=float(weight)
+            )
+            for pairs, weight in others
+        },
     }
 
 
@@ -190,6 +200,8 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("folder", type=Path, help="with entries.csv and manifest.jsonl")
     parser.add_argument("--library", type=Path, help="keep the library here")
+    parser.add_argument("--try", action="append", default=[], metavar="PAIRS,TRACK_WEIGHT",
+                        dest="tried", help="one more ranking; repeatable")  # fmt: skip
     options = parser.parse_args()
     bundle = bundle_of(options)
     entries = read_entries(options.folder / "entries.csv")
@@ -197,7 +209,7 @@ def main() -> None:
         split = split_of(library, entries, engines_of(options.folder))
         found = {
             name: figures_of(rank(library, split, how), split) | {"options": asdict(how)}
-            for name, how in rankings().items()
+            for name, how in rankings(options.tried).items()
         }
         figures = {"model": model_facts(bundle), **_coverage(entries, split), "rankings": found}
         figures["cosines"] = cosines(library, split)
