@@ -19,7 +19,7 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -169,7 +169,8 @@ class Planner:
         """Go through a walk. ``roots`` are the folders that may lose files by it."""
         plan = Plan()
         closed: list[Path] = []  # what could not be looked into
-        n_found: Counter[Path] = Counter()
+        roots = list(dict.fromkeys(roots))
+        empty = {root: _below(root) for root in roots}
         for item in found:
             if isinstance(item, Skipped):
                 plan.left_out[item.reason] += 1
@@ -181,9 +182,12 @@ class Planner:
                 if item.reason == "unreadable":
                     plan.notices.append(f"{item.path} cannot be read: {item.detail}")
             else:
-                n_found[item.root] += 1
+                # Not by item.root: what lies in two roots is found under one of them.
+                path = os.fspath(item.path)
+                for root in [root for root, start in empty.items() if path.startswith(start)]:
+                    del empty[root]
                 self._sort(item, plan)
-        self._find_missing(plan, roots, closed, n_found)
+        self._find_missing(plan, roots, closed, empty)
         return plan
 
     def _sort(self, file: AudioFile, plan: Plan) -> None:
@@ -235,13 +239,13 @@ class Planner:
         return job if first else Copy(job)
 
     def _find_missing(
-        self, plan: Plan, roots: Iterable[Path], closed: list[Path], n_found: Counter[Path]
+        self, plan: Plan, roots: list[Path], closed: list[Path], empty: Container[Path]
     ) -> None:
         living = [path for path, known in self._files.items() if not known.missing]
-        shut = tuple(f"{path}/" for path in closed)
-        for root in dict.fromkeys(roots):
-            below = [path for path in living if path.startswith(f"{root}/".replace("//", "/"))]
-            if root in closed or (below and not n_found[root]):
+        shut = tuple(map(_below, closed))
+        for root in roots:
+            below = [path for path in living if path.startswith(_below(root))]
+            if root in closed or (below and root in empty):
                 plan.unseen.append(root)
                 plan.n_kept += len(below)
                 state = "is not there" if root in closed else "holds no audio any more"
@@ -280,6 +284,11 @@ class Planner:
             return Settled("known_failed")
         failure = Failure(file.path, why.code, why.reason, "", content_hash)
         return Settled("failed", file_row(file, None), failure)
+
+
+def _below(folder: Path) -> str:
+    """What the paths of all that lies in a folder begin with."""
+    return os.path.join(folder, "")
 
 
 def _final(code: str) -> bool:

@@ -23,9 +23,9 @@ from livi_index.errors import BadInput, BadModel, LibraryLocked
 from livi_index.generations import current
 from livi_index.library import open_library
 from livi_index.pipeline import Clock
-from livi_index.planning import Job, Settled
+from livi_index.planning import Job, Planner, Settled
 from livi_index.reading import Track
-from livi_index.scan import walk
+from livi_index.scan import Skipped, walk
 from livi_index.store import Store
 from livi_index.vocals import Segment, cut
 
@@ -201,6 +201,31 @@ def test_only_named_roots_that_are_there_lose_files(tmp_path):
     report = run(two, library)
     assert (report.missing, report.indexed) == (1, 1)
     assert len(contents(library)[0]) == 3
+
+
+def test_roots_inside_each_other(tmp_path):
+    music, library = tmp_path / "music", tmp_path / "library"
+    songs.song(music / "a.wav", 1)
+    gone = songs.song(music / "sub" / "b.wav", 2)
+    songs.song(music / "sub" / "c.wav", 3)
+    assert outcomes(run([music, music / "sub"], library)) == {"indexed": 3}
+    gone.unlink()
+    report = run([music, music / "sub"], library)
+    assert (report.reused, report.missing, report.unseen) == (2, 1, ())
+
+
+def test_what_cannot_be_looked_into_is_kept(tmp_path):
+    music, library = tmp_path / "music", tmp_path / "library"
+    songs.song(music / "a.wav", 1)
+    songs.song(music / "sub" / "b.wav", 2)
+    run(music, library)
+    # As the walk tells it to anybody but root.
+    found = [item for item in walk([music]) if item.path.name == "a.wav"]
+    found.append(Skipped(music / "sub", "unreadable", "Permission denied"))
+    with Store(library) as store:
+        plan = Planner(store, songs.tiny_bundle().card.model_id, "lyrics").plan(found, [music])
+    assert (plan.missing, plan.counts["reused"]) == ([], 1)
+    assert "sub cannot be read" in plan.notices[0]
 
 
 def test_what_failed_is_tried_again_when_it_changes(tmp_path):
