@@ -28,7 +28,7 @@ from export.reader import SAMPLE_RATE
 WINDOW_SAMPLES = 3 * SAMPLE_RATE
 _FILTERS, _TAPS, _STRIDE = 64, 400, 160
 MIXES = MixOptions(
-    instrumental=0.4, bare=0.08, voice_db=(-8.0, 9.0), room=0.5, equaliser=0.7, noise=0.3
+    instrumental=0.1, bare=0.08, voice_db=(-8.0, 9.0), room=0.5, equaliser=0.7, noise=0.3
 )
 
 
@@ -77,7 +77,7 @@ def _first_filters() -> Tensor:
 
 
 class Windows(IterableDataset[tuple[np.ndarray, np.ndarray]]):
-    """Endless (3 windows, 3 targets) of one mix each."""
+    """Endless (6 windows, 6 targets): three of a mix, and the same three without the voice."""
 
     def __init__(self, stems: list[Path], backings: Path, seed: int, held: int = 0) -> None:
         self._arguments = stems, backings, seed, held
@@ -93,8 +93,12 @@ class Windows(IterableDataset[tuple[np.ndarray, np.ndarray]]):
             mix = mixers[int(rng.integers(len(mixers)))].draw(rng)
             at = int(rng.integers(SAMPLE_RATE))
             starts = [at + i * WINDOW_SAMPLES for i in range(3)]
-            windows = np.stack([mix.samples[s : s + WINDOW_SAMPLES] for s in starts])
-            yield windows, np.array([_sung(mix.voice[s : s + WINDOW_SAMPLES]) for s in starts])
+            level = np.float32(10 ** rng.uniform(-1.5, 0.5))
+            cuts = [slice(s, s + WINDOW_SAMPLES) for s in starts]
+            windows = [mix.samples[cut] for cut in cuts]
+            windows += [(mix.backing[cut] * level).clip(-1, 1) for cut in cuts]
+            targets = [_sung(mix.voice[cut]) for cut in cuts] + [np.float32(0)] * len(cuts)
+            yield np.stack(windows), np.array(targets)
 
 
 def _sung(voice: np.ndarray) -> np.float32:
@@ -110,10 +114,11 @@ def collate(rows: list[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
 
 
 def train(out: Path, stems: list[Path], backings: Path, steps: int) -> None:
-    """Train and leave ``detector.pt`` (weights only) and ``log.jsonl``."""
+    """Train, from where an earlier run left its weights, and leave ``detector.pt`` and a log."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(1)
-    detector = Detector()
+    detector = load_detector(out / "detector.pt") if (out / "detector.pt").exists() else Detector()
+    detector.train()
     optimiser = torch.optim.AdamW(detector.parameters(), lr=3e-3, weight_decay=0.01)
     loader = DataLoader(
         Windows(stems, backings, seed=1, held=1),

@@ -27,12 +27,13 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Mix:
-    """``samples`` (160000,) float32; ``text`` sung in it, "" without a voice; ``voice`` alone;
-    ``phones`` (250,) int8 numbers of what the voice sounds."""
+    """``samples`` (160000,) float32; ``text`` sung in it, "" without a voice; ``voice`` and
+    ``backing`` alone; ``phones`` (250,) int8 numbers of what the voice sounds."""
 
     samples: FloatArray
     text: str
     voice: FloatArray
+    backing: FloatArray
     phones: npt.NDArray[np.int8]
 
 
@@ -119,7 +120,7 @@ class Mixer:
         if rng.random() < ease:
             stem = self.stems.pick(rng)
             level = np.float32(10 ** rng.uniform(-1.0, 0.2))
-            return Mix(stem.voice * level, stem.text, stem.voice, stem.phones)
+            return Mix(stem.voice * level, stem.text, stem.voice, SILENCE.voice, stem.phones)
         if rng.random() < self.options.instrumental:
             return self.mix(SILENCE, rng)
         return self.mix(self.stems.pick(rng), rng, ease=ease)
@@ -132,7 +133,7 @@ class Mixer:
             backing = self._equalise(self.backings.pick(rng), rng)
         level_db = rng.uniform(*self.options.voice_db) + ease * rng.uniform(5, 20)
         mixed = voice + backing * np.float32(10 ** (-level_db / 20))
-        return Mix(self._damage(mixed, rng), stem.text, voice, stem.phones)
+        return Mix(self._damage(mixed, rng), stem.text, voice, backing, stem.phones)
 
     def _colour(self, voice: FloatArray, rng: np.random.Generator) -> FloatArray:
         spectrum = np.fft.rfft(voice, 2 * CLIP_SAMPLES)
@@ -168,12 +169,13 @@ def _at_level(sound: FloatArray, level: float) -> FloatArray:
     return sound * np.float32(level / rms) if rms > 1e-4 else sound
 
 
-def _tilt(n_bins: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _tilt(n_bins: int, rng: np.random.Generator) -> FloatArray:
     """Gains of a gentle random equaliser: ±8 dB at six frequencies, smooth between."""
     knots = np.array([50, 200, 600, 1500, 3500, 8000])
     gains = rng.uniform(-8, 8, len(knots))
     frequency = np.linspace(1, SAMPLE_RATE / 2, n_bins)
-    return np.asarray(10 ** (np.interp(np.log(frequency), np.log(knots), gains) / 20))
+    curve = 10 ** (np.interp(np.log(frequency), np.log(knots), gains) / 20)
+    return curve.astype(np.float32)
 
 
 def _room(rng: np.random.Generator) -> FloatArray:
