@@ -32,7 +32,9 @@ from export.train import load_reader
 
 WINDOW_S = 30.0
 MAX_CHARACTERS = 2000
-TOLERANCE = 2e-3  # of a unit vector's entries; float16 weights move them by less
+# 1 − cosine. Vectors follow from a best path: where two phones tie, the last bit of a sum may
+# choose, and moves a vector a little. A batch changes no sum, so there is no such slack.
+TORCH_TOLERANCE, BATCH_TOLERANCE = 1e-2, 1e-4
 _OPSET = 20
 _HALVED_FROM = 256  # weights of fewer values stay float32: nothing to gain
 
@@ -128,8 +130,16 @@ def _is_exact(name: str) -> bool:
     return "log_mel" in name or "filters" in name
 
 
+@torch.no_grad()
+def round_weights(graph: nn.Module) -> None:
+    """Give ``graph`` the float16 values that its file will hold, to compare like with like."""
+    for name, weight in graph.named_parameters():
+        if weight.numel() >= _HALVED_FROM and not _is_exact(name):
+            weight.copy_(weight.half().float())
+
+
 def check_parity(graph: nn.Module, inputs: Tensor, path: Path) -> dict[str, float]:
-    """Largest differences from torch, and between a row alone and in its batch."""
+    """Largest distances (1 − cosine) from torch, and between a row alone and in its batch."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     batch = session.run(None, {name: inputs.numpy()})[0]
@@ -138,11 +148,20 @@ def check_parity(graph: nn.Module, inputs: Tensor, path: Path) -> dict[str, floa
     )
     with torch.no_grad():
         expected = graph(inputs).numpy()
-    found = {
-        "torch": float(np.abs(batch - expected).max()),
-        "batch": float(np.abs(batch - alone).max()),
-    }
-    return found
+    return {"torch": _distance(batch, expected), "batch": _distance(batch, alone)}
+
+
+def _distance(these: np.ndarray, those: np.ndarray) -> float:
+    if these.ndim == 1:  # probabilities
+        return float(np.abs(these - those).max())
+    return float(max(0.0, (1 - np.sum(these * those, axis=1)).max()))
+
+
+def on_par(parity: dict[str, dict[str, float]]) -> bool:
+    """Whether every graph is within both tolerances."""
+    return all(
+        p["torch"] <= TORCH_TOLERANCE and p["batch"] <= BATCH_TOLERANCE for p in parity.values()
+    )
 
 
 def build_bundle(
@@ -163,9 +182,12 @@ def build_bundle(
         ("text.onnx", TextGraph(space), texts, ("characters", "embedding")),
         ("vocals.onnx", VocalsGraph(detector), vocals, ("samples", "vocalness")),
     ):
+        round_weights(graph.eval())
         export_graph(graph, example[:2], names, out / file)
         parity[file] = check_parity(graph, example, out / file)
         print(file, (out / file).stat().st_size, parity[file], flush=True)
+    if not on_par(parity):
+        raise RuntimeError(f"not on par with torch, no card written: {parity}")
     full = card_of(out, space, card | {"measured": card.get("measured", {}) | {"parity": parity}})
     (out / "card.json").write_text(json.dumps(full, indent=1, sort_keys=True) + "\n")
     return full
@@ -206,7 +228,7 @@ def main() -> None:
     parser.add_argument("--card", type=Path, required=True, help="the card's words, TOML")
     arguments = parser.parse_args()
     windows = torch.from_numpy(np.load(arguments.windows)[:6].astype(np.float32))
-    card = build_bundle(
+    build_bundle(
         arguments.out,
         load_reader(arguments.reader),
         load_space(arguments.space),
@@ -214,10 +236,6 @@ def main() -> None:
         windows,
         tomllib.loads(arguments.card.read_text()),
     )
-    worst = max(max(p.values()) for p in card["measured"]["parity"].values())
-    if worst > TOLERANCE:
-        (arguments.out / "card.json").unlink()
-        raise SystemExit(f"not on par with torch: {worst:.2e} > {TOLERANCE:.0e}; no card written")
 
 
 if __name__ == "__main__":

@@ -272,6 +272,8 @@ def _soundfile_blocks(sound: soundfile.SoundFile, kind: Kind) -> Generator[_Bloc
 
 
 def _open_av(file: FileIO, kind: Kind) -> _Source:
+    # Before FFmpeg has the file: it would not notice that somebody else moved its position.
+    guessed = kind == "aac" or (kind == "mp3" and not has_length_tag(file))
     try:
         container = open_container(file)
     except (av.FFmpegError, OSError) as error:
@@ -283,7 +285,6 @@ def _open_av(file: FileIO, kind: Kind) -> _Source:
         raise _Fault("no_audio_stream", f"this {kind} file holds no sound that can be decoded")
     stream.codec_context.thread_count = 1  # PyAV issue 1962: its threads can deadlock
     stated_s = None
-    guessed = kind == "aac" or (kind == "mp3" and not has_length_tag(file))
     if not guessed and stream.duration and stream.time_base:
         stated_s = float(stream.duration * stream.time_base)
     return _Source(stated_s, _av_blocks(container, stream, kind))

@@ -65,6 +65,11 @@ def test_soundfile_comes_first(audio_file, kind):
     assert decode(audio_file(kind)).decoder == f"soundfile {soundfile.__version__}"
 
 
+@pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg", "opus", "m4a", "aac", "wma"])
+def test_a_long_file_is_as_long_as_it_is(audio_file, kind):
+    assert decode(audio_file(kind, 40.0)).duration_s == pytest.approx(40.0, abs=0.2)
+
+
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg", "opus", "aiff"])
 def test_both_decoders_mix_down_alike(audio_file, kind):
     with containers.open_regular(audio_file(kind)) as file:
