@@ -4,9 +4,11 @@
 
 Thirty-second windows of sung training clips are mixed twice, read by the frozen reader, and kept as
 phones beside the phones and the letters that were sung; poems spoken by espeak-ng add pairs of
-clean phones and letters. Features are chosen from the clean ones. Then both projections learn by a
-contrast (InfoNCE, van den Oord et al. 2018): two mixes of a window, the window and its words, clean
-phones and their letters attract each other against all others of a batch.
+clean phones and letters. Features are chosen from the clean ones. The projections start as the
+principal directions of clean phones (half whitened) and the ridge regression of letters onto them.
+
+Then both learn by a contrast (InfoNCE, van den Oord et al. 2018): two mixes of a window, the window
+and its words, clean phones and their letters attract each other against all others of a batch.
 """
 
 from __future__ import annotations
@@ -89,6 +91,22 @@ def pronounce(texts: list[list[str]]) -> Tensor:
     return padded(rows).to(torch.int8)
 
 
+@torch.no_grad()
+def start_projections(space: LexicalSpace, phones: Tensor, texts: list[str], ridge: float) -> None:
+    """Principal directions of clean ``phones`` (N, L), and the letters' way onto them."""
+    said = _bags(space.sound, phones)
+    dim = space.options.dim
+    torch.manual_seed(0)
+    _, sizes, directions = torch.pca_lowrank(said, q=dim, center=False, niter=3)
+    space.sound.projection.copy_(directions / sizes.clamp(min=1e-3).sqrt())
+    written = _bags(space.text, letters_of(texts))
+    gram = written.T @ written + ridge * torch.eye(written.shape[1])
+    wanted = space.sound.embed(said)
+    space.text.projection.copy_(torch.linalg.solve(gram, written.T @ wanted))
+    for bag in (space.sound, space.text):
+        bag.projection[0] = 0.0
+
+
 def learn_projections(
     space: LexicalSpace,
     heard: Heard,
@@ -99,7 +117,7 @@ def learn_projections(
     seed: int,
     batch: int = 256,
     temperature: float = 0.05,
-    rate: float = 2e-3,
+    rate: float = 3e-4,
 ) -> list[float]:
     """Train both projections in place; the losses of every 50th step."""
     rng = np.random.default_rng([seed, 32])
@@ -197,7 +215,9 @@ def main() -> None:
     space = LexicalSpace()
     space.sound.learn(clean.long())
     space.text.learn(letters_of(texts))
-    rows = {"hashed": judge(space, test)}
+    start_projections(space, clean, texts, ridge=1.0)
+    rows = {"principal": judge(space, test)}
+    save_space(arguments.out.with_suffix(".start.pt"), space)
     losses = learn_projections(space, train, clean, texts, steps=arguments.steps, seed=1)
     rows["learned"] = judge(space, test)
     save_space(arguments.out, space)

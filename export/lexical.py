@@ -7,9 +7,8 @@ and both projections end in the same space. A misheard or misspelt word keeps mo
 so texts that sound alike lie close.
 
 Groups are numbered by a polynomial of their symbols modulo a prime, the same arithmetic in torch
-and ONNX. Which of them are features, and their weights, is learned from training texts. The
-projection starts from signs drawn from a BLAKE2b hash of each row's number, which keep cosines
-(a random projection) and can be made again anywhere; ``export.fit`` learns it from there.
+and ONNX. Which of them are features, how much each says, and the projection are learned from
+training texts and from what the reader heard of them, by ``export.fit``.
 
 Everything here is arithmetic on integers and one product, so it is exported twice: behind the
 reader as ``audio.onnx`` (samples → vector) and alone as ``text.onnx`` (letters → vector).
@@ -17,12 +16,10 @@ reader as ``audio.onnx`` (samples → vector) and alone as ``text.onnx`` (letter
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -46,9 +43,9 @@ class BagOptions:
 class LexicalOptions:
     """Sizes of a space."""
 
-    phone_features: int = 4096
-    letter_features: int = 2048
-    dim: int = 384
+    phone_features: int = 6144
+    letter_features: int = 1920
+    dim: int = 512
 
     @property
     def sound(self) -> BagOptions:
@@ -98,7 +95,7 @@ class Bag(nn.Module):
         self.register_buffer("feature_of", torch.zeros(_BUCKETS + 1, dtype=torch.int16))
         self.register_buffer("idf", torch.zeros(rows))
         self.register_buffer("mean", torch.zeros(rows))
-        self.projection = nn.Parameter(torch.from_numpy(_hashed_rows(rows, options.dim)))
+        self.projection = nn.Parameter(torch.zeros(rows, options.dim))
 
     def forward(self, symbols: Tensor) -> Tensor:
         return self.embed(self.weighted(self.counts(symbols)))
@@ -164,16 +161,3 @@ def padded(strings: Sequence[Sequence[int]]) -> Tensor:
     for row, string in zip(out, strings, strict=True):
         row[: len(string)] = torch.tensor(string, dtype=torch.long)
     return out
-
-
-def _hashed_rows(rows: int, dim: int) -> npt.NDArray[np.float32]:
-    """(rows, dim) signs ±1/√dim drawn from BLAKE2b of the row's number; the first row is zero."""
-    table = np.zeros((rows, dim), dtype=np.float32)
-    for row in range(1, rows):
-        bits = b"".join(
-            hashlib.blake2b(f"{row}:{part}".encode(), digest_size=64).digest()
-            for part in range(-(-dim // 512))
-        )
-        signs = np.unpackbits(np.frombuffer(bits, dtype=np.uint8))[:dim]
-        table[row] = (2.0 * signs - 1.0) / np.sqrt(dim)
-    return table
