@@ -39,7 +39,7 @@ from livi_index.errors import LibraryNotFound
 from livi_index.generations import current
 from livi_index.library import SPACE, Library, keep_bundle, open_library
 from livi_index.models import Bundle
-from livi_index.publishing import PublishedModel, Space, publish
+from livi_index.publishing import PublishedModel, PublishOptions, Space, publish
 from livi_index.ranking import Sung
 from livi_index.records import Analysis, Batch, FileRow, Recording
 from livi_index.store import Store
@@ -111,7 +111,7 @@ def make_library(folder: Path, bundle: Bundle, shape: Shape) -> Made:
             last = min(first + BATCH, shape.recordings + 1)
             store.commit(_batch(made, range(first, last), card.model_id, shape.versions))
         model = PublishedModel(card.model_id, card.name, card.version, (Space(SPACE, dim),))
-        publish(store, folder, model)
+        publish(store, folder, model, PublishOptions(threads=1))
     return made
 
 
