@@ -158,6 +158,15 @@ def load_reader(checkpoint: Path) -> Reader:
     return reader.eval()
 
 
+def optimiser_of(reader: Reader, options: TrainOptions) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        reader.parameters(),
+        lr=options.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=options.weight_decay,
+    )
+
+
 def train(
     out: Path, stems: Path, backings: Path, options: TrainOptions, fresh: ReaderOptions
 ) -> None:
@@ -166,12 +175,7 @@ def train(
     torch.manual_seed(options.seed)
     state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
     reader = Reader(ReaderOptions(**state["reader_options"]) if state else fresh)
-    optimiser = torch.optim.AdamW(
-        reader.parameters(),
-        lr=options.learning_rate,
-        betas=(0.9, 0.98),
-        weight_decay=options.weight_decay,
-    )
+    optimiser = optimiser_of(reader, options)
     step, spent = 0, 0.0
     if state:
         reader.load_state_dict(state["reader"])
@@ -224,15 +228,15 @@ def train(
                 last = time.monotonic()
             print(json.dumps(row), file=log, flush=True)
         if now - saved > 120:
-            _save(checkpoint, reader, optimiser, step, spent, options)
+            save_checkpoint(checkpoint, reader, optimiser, step, spent, options)
             saved = now
-    _save(checkpoint, reader, optimiser, step, spent, options)
+    save_checkpoint(checkpoint, reader, optimiser, step, spent, options)
     print(
         json.dumps({"step": step} | validate(reader, stems, backings, n=320)), file=log, flush=True
     )
 
 
-def _save(
+def save_checkpoint(
     path: Path,
     reader: Reader,
     optimiser: torch.optim.Optimizer,
