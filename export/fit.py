@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from catalogs.poems import Poem, load_poems, plain, training_poems
-from catalogs.voices import Voice, speak_lines
+from catalogs.voices import Voice, pronounce
 from export.lexical import Bag, LexicalOptions, LexicalSpace, collapse, letters_of, padded
 from export.mixes import Backings, Mixer, MixOptions, Stems
 from export.phones import phone_number
@@ -81,12 +81,12 @@ def window_texts(poems: list[Poem], n: int, seed: int) -> list[list[str]]:
     return texts
 
 
-def pronounce(texts: list[list[str]]) -> Tensor:
+def clean_phones(texts: list[list[str]]) -> Tensor:
     """(N, L) int8 phones as espeak-ng says these lines."""
     rows = []
     for lines in texts:
-        spoken = speak_lines(_VOICE, [line for line in lines if line])
-        numbers = [phone_number(phone.name) for said in spoken for phone in said.phones]
+        said = pronounce(_VOICE, [line for line in lines if line])
+        numbers = [phone_number(phone.name) for line in said for phone in line]
         rows.append([number for number in numbers if number > 0])
     return padded(rows).to(torch.int8)
 
@@ -201,9 +201,9 @@ def main() -> None:
     parser.add_argument("--stems", type=Path, required=True)
     parser.add_argument("--backings", type=Path, required=True)
     parser.add_argument("--poems", type=Path, required=True)
-    parser.add_argument("--windows", type=int, default=2000)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--texts", type=int, default=5000)
+    parser.add_argument("--windows", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--texts", type=int, default=3000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     heard = _heard(arguments)
@@ -211,7 +211,7 @@ def main() -> None:
     test, train = heard.part(slice(held)), heard.part(slice(held, None))
     poems = training_poems(load_poems(arguments.poems))
     lines = window_texts(poems, arguments.texts, seed=1)
-    clean, texts = pronounce(lines), [" ".join(part) for part in lines]
+    clean, texts = clean_phones(lines), [" ".join(part) for part in lines]
     space = LexicalSpace()
     space.sound.learn(clean.long())
     space.text.learn(letters_of(texts))
