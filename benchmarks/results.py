@@ -61,13 +61,20 @@ def bundle_of(options: argparse.Namespace) -> Bundle:
 
 
 def write_result(
-    name: str, figures: Mapping[str, Any], out: Path = RESULTS, argv: Sequence[str] | None = None
+    name: str,
+    figures: Mapping[str, Any],
+    out: Path = RESULTS,
+    argv: Sequence[str] | None = None,
+    program: str = "",
 ) -> Path:
-    """Write the figures of one benchmark, with where they come from."""
+    """Write the figures of one benchmark, with where they come from.
+
+    ``program`` is the module that measured, where the result is not named after it.
+    """
     out.mkdir(parents=True, exist_ok=True)
     result = {
         "name": name,
-        "command": _command(name, sys.argv[1:] if argv is None else argv),
+        "command": _command(program or name, sys.argv[1:] if argv is None else argv),
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": machine(),

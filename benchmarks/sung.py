@@ -1,6 +1,7 @@
 """Are versions found? ``python -m benchmarks.sung FOLDER``
 
-FOLDER was rendered by ``python -m catalogs sung``. Every sung version asks for the other versions
+FOLDER was rendered by ``python -m catalogs sung``, or is ``catalogs/demo`` (``works.csv`` alone;
+its result is named after the folder). Every sung version asks for the other versions
 of its work among all recordings of a library built from it: HR@1, MAP@10, MR1, over all queries
 and by the engine of the query's voice. Rankings are by track vectors alone, by pairs of segments
 alone, and as ``livi-index query`` does it; what is no candidate comes after the candidates, in the
@@ -13,6 +14,7 @@ last of all rankings, and its own query finds its versions last. Nothing is fitt
 
 from __future__ import annotations
 
+import csv
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -158,8 +160,28 @@ def _best(one: Sung, other: Sung) -> FloatArray:
     return best
 
 
+def list_of(folder: Path) -> Path:
+    """The table of a folder's recordings, for ``livi-index build --list`` too."""
+    entries = folder / "entries.csv"
+    return entries if entries.exists() else folder / "works.csv"
+
+
+def entries_of(folder: Path) -> list[Entry]:
+    """What a folder holds; where there are only works, everything is sung."""
+    listed = list_of(folder)
+    if listed.name == "entries.csv":
+        return read_entries(listed)
+    with listed.open(newline="", encoding="utf-8") as rows:
+        return [
+            Entry(Path(row["path"]).stem, row["work"], folder / row["path"], "", "", "test")
+            for row in csv.DictReader(rows)
+        ]
+
+
 def engines_of(folder: Path) -> dict[str, str]:
-    """The voice's engine of each recording, from the manifest."""
+    """The voice's engine of each recording, from the manifest; nothing where there is none."""
+    if not (folder / "manifest.jsonl").exists():
+        return {}
     lines = (folder / "manifest.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     return {row["recording_id"]: row["voice"]["engine"] for row in rows if row["voice"]}
@@ -170,7 +192,7 @@ def library_of(folder: Path, bundle: Bundle, kept: Path | None) -> Iterator[Libr
     """The library of a rendered folder, built where it is not there yet."""
     with tempfile.TemporaryDirectory() as place:
         library = kept or Path(place) / "library"
-        files = BuildOptions(files=folder / "entries.csv", model=str(bundle.path))
+        files = BuildOptions(files=list_of(folder), model=str(bundle.path))
         build([], library, files)
         with open_library(library, model=bundle) as opened:
             yield opened
@@ -198,13 +220,15 @@ def rankings(tried: Sequence[str] = ()) -> dict[str, RankOptions]:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("folder", type=Path, help="with entries.csv and manifest.jsonl")
+    parser.add_argument(
+        "folder", type=Path, help="with entries.csv and manifest.jsonl, or works.csv"
+    )
     parser.add_argument("--library", type=Path, help="keep the library here")
     parser.add_argument("--try", action="append", default=[], metavar="PAIRS,TRACK_WEIGHT",
                         dest="tried", help="one more ranking; repeatable")  # fmt: skip
     options = parser.parse_args()
     bundle = bundle_of(options)
-    entries = read_entries(options.folder / "entries.csv")
+    entries = entries_of(options.folder)
     with library_of(options.folder, bundle, options.library) as library:
         split = split_of(library, entries, engines_of(options.folder))
         found = {
@@ -213,7 +237,9 @@ def main() -> None:
         }
         figures = {"model": model_facts(bundle), **_coverage(entries, split), "rankings": found}
         figures["cosines"] = cosines(library, split)
-    write_result("sung", figures, options.out)
+    whole = list_of(options.folder).name == "entries.csv"
+    name = "sung" if whole else options.folder.name
+    write_result(name, figures, options.out, program="sung")
     _print(figures)
 
 
