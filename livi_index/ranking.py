@@ -23,7 +23,6 @@ from livi_index.generations import Generation
 
 SHOWN_PAIRS = 5  # at least so many are looked for, whatever number counts
 PART = 48  # vectors that are multiplied at once
-FEW = 32  # segments of a query for which starting threads takes longer than searching
 BLOCK = 1 << 22  # pairs of segments that are compared at once
 
 FloatArray = NDArray[np.float32]
@@ -103,7 +102,6 @@ def _candidates(
     """Recordings (C,) ascending, at most twice ``options.candidates``."""
     n = options.candidates
     tracks = generation.search_recordings(track[None], n, space, threads=threads)
-    threads = 1 if len(sung.vectors) <= FEW else threads
     found = generation.search_segments(sung.vectors, n, space, threads=threads)
     keys = found.keys[found.keys > 0]
     best_first = np.argsort(-found.scores[found.keys > 0], kind="stable")

@@ -443,13 +443,15 @@ def test_killed_at_any_moment_and_run_again(tmp_path):
     music, library = tmp_path / "music", tmp_path / "library"
     songs.catalogue(music, 12, 20.0, kinds=("wav", "ogg"))
     (music / "broken.mp3").write_bytes(b"ID3" + bytes(5000))
+    began = time.monotonic()
     run(music, tmp_path / "whole")
+    whole_s = time.monotonic() - began
     rng = np.random.default_rng(4)
     n_killed = 0
     for _ in range(4):
         with start(music, "--library", library, "--model", songs.TINY) as process:
             family = psutil.Process(process.pid)
-            time.sleep(rng.uniform(0.4, 3.0))
+            time.sleep(whole_s * rng.uniform(0.3, 0.9))
             workers = family.children(recursive=True) if family.is_running() else []
             process.kill()
             n_killed += process.wait() == -signal.SIGKILL
