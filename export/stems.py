@@ -64,11 +64,11 @@ class Clip:
 
 
 def training_voices() -> list[Voice]:
-    """Voices to train with; engines with few voices count as often as a tenth of all together."""
+    """Voices to train with; the few with recorded people behind them are half of all."""
     voices = [v for v in TRAIN_VOICES if available(v)]
     many = [v for v in voices if v.engine == "espeak"]
     few = [v for v in voices if v.engine != "espeak"]
-    return many + few * max(1, len(many) // max(1, 2 * len(few)))
+    return many + few * max(1, len(many) // max(1, len(few)))
 
 
 def make_shard(poems: list[Poem], voices: list[Voice], seed: int, number: int) -> list[Clip]:
