@@ -6,9 +6,9 @@ other version can be answered; their number and the coverage stand beside every 
 evaluators differ in what they do with the rest: ``Scores.published`` counts them as misses.
 
 The computation is exact and blocked: scores of a block of queries against all items are in memory
-at once, never N×N, and ranks are counted with array operations. Definitions: mir_eval-style
-averages over queries; NAR as in CLEWS (100 × the share of negatives ranked before a positive; 0 is
-best, 50 chance); MAP@10 as in LIVI (divisor min(10, R)).
+at once, never N×N, and a rank is counted over a query's whole row of scores. Definitions:
+mir_eval-style averages over queries; NAR as in CLEWS (100 × the share of negatives ranked before a
+positive; 0 is best, 50 chance); MAP@10 as in LIVI (divisor min(10, R)).
 """
 
 from __future__ import annotations
@@ -21,10 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 DEFAULT_CUT = 10
-BLOCK_BYTES = 128 << 20
-# Scores compared at once: few enough items for a byte to count, a tile that stays in cache.
-TILE_ITEMS = 255
-TILE_QUERIES = 512
+BLOCK_BYTES = 128 << 20  # of scores that are in memory at once
+SORTED_FROM = 160  # versions of a query, from which sorting all scores is faster than counting
 N_RESAMPLES = 1000
 INTERVAL = (0.025, 0.975)
 
@@ -160,7 +158,11 @@ def rank_vectors(
             raise ValueError("vectors hold numbers that are not finite")
     columns = _Columns(query_works, query_ids, item_works, item_ids)
     ordered = items if columns.is_ordered else items[columns.order]
-    return columns.rank(lambda rows: ordered @ queries[rows].T, cut)
+    # One buffer for all blocks: fresh memory of that size is cleared by the system every time.
+    buffer = np.empty((columns.block_rows, len(items)), np.result_type(queries, items, np.float32))
+    return columns.rank(
+        lambda rows: np.matmul(queries[rows], ordered.T, out=buffer[: len(rows)]), cut
+    )
 
 
 def rank_scores(
@@ -178,13 +180,13 @@ def rank_scores(
     """
     columns = _Columns(query_works, query_ids, item_works, item_ids)
 
-    def transposed(rows: IntArray) -> FloatArray:
+    def checked(rows: IntArray) -> FloatArray:
         scores = np.asarray(score_rows(rows), np.float32)
         if scores.shape != (len(rows), len(columns.order)) or not np.isfinite(scores).all():
             raise ValueError(f"scores of shape {scores.shape} do not fit, or are not finite")
-        return np.array(scores.T if columns.is_ordered else scores.T[columns.order], order="C")
+        return scores[:, columns.order]  # a copy, to be written into
 
-    return columns.rank(transposed, cut)
+    return columns.rank(checked, cut)
 
 
 def summarise(results: QueryResults, *, n_items: int, n_missing: int = 0, seed: int = 0) -> Scores:
@@ -252,16 +254,20 @@ class _Columns:
         self.n_relevant = count - self.own
         self.n_negatives = n_items - is_item - self.n_relevant
 
-    def rank(self, score_columns: Callable[[IntArray], FloatArray], cut: int) -> QueryResults:
+    @property
+    def block_rows(self) -> int:
+        """Queries whose scores are in memory at once."""
+        fitting = BLOCK_BYTES // (4 * max(1, len(self.order)))
+        return max(1, min(fitting, len(self.query_works)))
+
+    def rank(self, score_rows: ScoreRows, cut: int) -> QueryResults:
+        """``score_rows`` gives scores in the order of items here, to be written into."""
         n_queries = len(self.query_works)
         first_rank, found = np.zeros((2, n_queries), np.int64)
         ap, ap_at_cut = np.zeros((2, n_queries))
         nar = np.full(n_queries, np.nan)
         for rows in self._blocks():
-            columns = score_columns(rows)
-            parts = [slice(i, i + TILE_QUERIES) for i in range(0, len(rows), TILE_QUERIES)]
-            own, relevant = self.self_item[rows], self._relevant(rows)
-            ranks = np.vstack([_ranks(columns[:, p], own[p], relevant[p]) for p in parts])
+            ranks = _ranks(score_rows(rows), self.self_item[rows], self._relevant(rows))
             n_relevant = self.n_relevant[rows]
             nth = np.arange(1, ranks.shape[1] + 1)
             real = nth <= n_relevant[:, None]
@@ -280,9 +286,8 @@ class _Columns:
         """Answerable queries, those with as many versions together, in blocks that fit."""
         by_size = np.argsort(self.n_relevant, kind="stable")
         rows = by_size[np.count_nonzero(self.n_relevant == 0) :]
-        size = max(1, BLOCK_BYTES // (4 * max(1, len(self.order))))
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size]
+        for start in range(0, len(rows), self.block_rows):
+            yield rows[start : start + self.block_rows]
 
     def _relevant(self, rows: IntArray) -> IntArray:
         """(n, most) numbers of the relevant items of each query, -1 where it has fewer."""
@@ -297,37 +302,39 @@ class _Columns:
         return relevant
 
 
-def _ranks(columns: FloatArray, self_item: IntArray, relevant: IntArray) -> IntArray:
-    """(n, most) ascending ranks of relevant items in (n_items, n) scores; a huge one for none.
+def _ranks(scores: FloatArray, self_item: IntArray, relevant: IntArray) -> IntArray:
+    """(n, most) ascending ranks of relevant items in (n, n_items) scores; a huge one for none."""
+    ranks = np.full(relevant.shape, np.iinfo(np.int64).max)
+    for query, (row, itself) in enumerate(zip(scores, self_item.tolist(), strict=True)):
+        if itself >= 0:
+            row[itself] = -np.inf
+        items = relevant[query][relevant[query] >= 0]
+        ahead = _sorted_ahead if len(items) >= SORTED_FROM else _counted_ahead
+        ranks[query, : len(items)] = ahead(row, items) + 1
+    ranks.sort(axis=1)
+    return ranks
 
-    An item is ahead if its score is higher, or equal with a lower number. Numbers before a
-    relevant item's tile are therefore compared with the next lower float, those after it with the
-    score itself, and only inside its tile are equal scores looked at one by one.
+
+def _counted_ahead(row: FloatArray, items: IntArray) -> IntArray:
+    """How many are before each of the items: those that score higher, or equal by a lower number.
+
+    So an equal score counts on one side of the item and does not on the other.
     """
-    n_items, n = columns.shape
-    queries = np.arange(n)
-    itself = self_item >= 0
-    columns[self_item[itself], queries[itself]] = -np.inf
-    target = np.where(relevant >= 0, columns[relevant, queries[:, None]], np.inf).T.copy()
-    below = np.nextafter(target, np.float32(-np.inf))
-    tile_of = (relevant.T // TILE_ITEMS).copy()
-    ahead = np.zeros(target.shape, np.int64)
-    mask = np.empty((TILE_ITEMS, n), np.bool_)
-    for tile, start in enumerate(range(0, n_items, TILE_ITEMS)):
-        scores = columns[start : start + TILE_ITEMS]
-        higher = mask[: len(scores)]
-        for slot in range(len(target)):
-            threshold = np.where(tile_of[slot] > tile, below[slot], target[slot])
-            np.greater(scores, threshold, out=higher)
-            ahead[slot] += np.add.reduce(higher.view(np.uint8), axis=0, dtype=np.uint8)
-        slots, owners = np.nonzero(tile_of == tile)
-        if len(slots):
-            equal = scores[:, owners] == target[slots, owners]
-            lower = np.arange(start, start + len(scores))[:, None] < relevant[owners, slots]
-            ahead[slots, owners] += (equal & lower).sum(axis=0)
-    ranks = np.where(relevant.T >= 0, ahead + 1, np.iinfo(np.int64).max)
-    ranks.sort(axis=0)
-    return ranks.T
+    counts = [
+        np.count_nonzero(row[:item] >= row[item]) + np.count_nonzero(row[item + 1 :] > row[item])
+        for item in items.tolist()
+    ]
+    return np.array(counts, np.int64)
+
+
+def _sorted_ahead(row: FloatArray, items: IntArray) -> IntArray:
+    """The same numbers from one sort of all scores."""
+    scores, ordered = row[items], np.sort(row)
+    above = ordered.searchsorted(scores, "right")
+    ahead = len(row) - above
+    for tied in np.flatnonzero(above - ordered.searchsorted(scores, "left") > 1):
+        ahead[tied] += np.count_nonzero(row[: items[tied]] == scores[tied])
+    return ahead
 
 
 def _summary(first_ranks: IntArray, per_query: DoubleArray) -> Summary:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from livi_index.metrics import (
-    TILE_ITEMS,
+    SORTED_FROM,
     QueryResults,
     Scores,
     evaluate,
@@ -113,7 +113,7 @@ def assert_same(results: QueryResults, slow: dict[str, list[float]]) -> None:
 @pytest.mark.parametrize("seed", range(40))
 def test_ranks_equal_the_slow_way_with_many_ties(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    n = int(rng.choice([1, 2, 3, 17, 60, TILE_ITEMS, TILE_ITEMS + 1, 300]))
+    n = int(rng.choice([1, 2, 3, 17, 60, SORTED_FROM, SORTED_FROM + 1, 300]))
     # Small whole numbers: products are exact in float32 and many scores are equal.
     vectors = rng.integers(-2, 3, (n, 3)).astype(np.float32)
     works = rng.integers(0, int(rng.choice([1, 2, 5, n])), n).tolist()
