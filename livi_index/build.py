@@ -12,7 +12,11 @@ Every audio file that was seen comes to exactly one outcome:
 ``indexed`` and ``instrumental`` are recordings analysed in this run, ``reused`` were analysed
 before, ``duplicates`` are further files of a recording that another file of this run stands for,
 ``failed`` are new failures and ``known_failed`` those that an earlier run met. What turns out to be
-no audio, under a name that does not claim to be, is ``skipped`` and not seen.
+no audio, under a name that does not claim to be, is ``skipped`` and not seen. A run whose time is
+up takes no more files: those that it did not come to are ``left`` for the next one, and not seen.
+
+Folders that were named once are walked again by every run that names none. Only what lies below
+the folders of a run can be found missing by it, and ``guard`` says what of that may leave.
 """
 
 from __future__ import annotations
@@ -22,23 +26,25 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from datetime import time as TimeOfDay
 from pathlib import Path
 from typing import Any, Literal
 
 from livi_index.analysis import Analyst
 from livi_index.database import write_lock
 from livi_index.decode import DecodePool
-from livi_index.errors import BadInput, BadModel, LibraryDamaged, LibraryNotFound
-from livi_index.generations import current
+from livi_index.guard import Held, Leaving, leaving
 from livi_index.ledger import SEEN, Done, Ledger, NewFailure
-from livi_index.library import KEPT, default_library, keep_bundle
-from livi_index.models import DEFAULT_MODEL, Bundle, find_model, open_bundle, usable_cpus
+from livi_index.library import default_library, keep_bundle
+from livi_index.models import Bundle, usable_cpus
 from livi_index.pipeline import Clock, Pipeline
 from livi_index.planning import Copy, Label, Plan, Planner, Settled, read_list
 from livi_index.publishing import PublishedModel, PublishOptions, Space, publish
 from livi_index.reading import Spoilt, Track, read
-from livi_index.records import Run
+from livi_index.records import Pruned, Root, Run
 from livi_index.scan import AudioFile, Skipped, walk
+from livi_index.scope import model_for, nothing_there, outside, published_labels, roots_to_walk
 from livi_index.store import Store
 from livi_index.vectors import write_whole
 
@@ -52,13 +58,17 @@ WORKER_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class BuildOptions:
-    exclude: tuple[str, ...] = ()  # globs as in .gitignore
-    follow_symlinks: bool = False
+    exclude: tuple[str, ...] = ()  # globs as in .gitignore; kept with the folders
+    follow_symlinks: bool = False  # kept with the folders
     files: Path | None = None  # a CSV file that names files, beside the folders
     model: str | None = None  # a name or a folder; default: what the library was built with
     jobs: int = 0  # decoding processes; 0: one for each processor
     threads: int = 0  # of inference; 0: one for each processor
     max_minutes: float = 60.0  # of a file that are indexed; what is longer is marked as truncated
+    max_hours: float | None = None  # that the run goes on taking files
+    until: TimeOfDay | None = None  # local time until which it does
+    prune: bool = False  # delete what is known of files that are gone
+    force_prune: bool = False  # the same, and whatever the guard says
     commit_tracks: int = 100  # in one transaction, at most
     commit_s: float = 10.0  # from one transaction to the next, while tracks come
     publish_s: float = 3600.0  # from one publication to the next in a long build
@@ -83,7 +93,10 @@ class BuildReport:
     generation: int | None  # that answers now; None where the library is still empty
     skipped: int  # files that are no audio, and whatever the walk left out
     truncated: int  # of those analysed: not heard to their end
+    left: int  # files that the run did not come to before its time was up
     missing: int  # paths where nothing is any more, also of what was moved
+    pruned: int  # recordings of which nothing is known any more
+    held: tuple[Held, ...]  # folders that keep their files, though some are gone
     unseen: tuple[str, ...]  # named in this run, but not there or suddenly empty
     notices: tuple[str, ...]
     new_failures: tuple[NewFailure, ...]  # the first of them
@@ -129,50 +142,29 @@ def build(
     named = list(dict.fromkeys(Path(os.path.abspath(root)) for root in roots))
     labels = read_list(options.files) if options.files else {}
     if not place.exists() and not any(map(os.path.lexists, (*named, *labels))):
-        raise _nothing_there(named, options)
+        raise nothing_there(place, named, options.files)
     with write_lock(place), Store(place) as store:
-        bundle = _model_for(place, store, options)
-        return _Run(store, place, bundle, options, progress).go(named, labels)
-
-
-def _nothing_there(named: Iterable[Path], options: BuildOptions) -> BadInput:
-    what = ", ".join(map(str, named)) or f"what {options.files} lists"
-    return BadInput(f"{what}: no such file or folder; name the folders that hold your music")
-
-
-def _model_for(place: Path, store: Store, options: BuildOptions) -> Bundle:
-    """The library's own model: vectors of two models say nothing about each other."""
-    own = _own_model(place, store)
-    if own is None:
-        return find_model(options.model or DEFAULT_MODEL)
-    if options.model is None:
-        kept = place / KEPT / own
-        return open_bundle(kept) if kept.is_dir() else find_model(own)
-    bundle = find_model(options.model)
-    if bundle.card.model_id != own:
-        raise BadModel(
-            f"{place} was built with another model than {bundle.card.name} {bundle.card.version};"
-            " leave --model away, or name another --library for this model"
+        walked = roots_to_walk(
+            store,
+            named,
+            exclude=options.exclude,
+            follow_symlinks=options.follow_symlinks,
+            has_list=options.files is not None,
         )
-    return bundle
+        if not walked and not labels:
+            raise nothing_there(place, named, options.files)
+        bundle = model_for(place, store, options.model)
+        return _Run(store, place, bundle, options, progress).go(walked, labels)
 
 
-def _own_model(place: Path, store: Store) -> str | None:
-    try:
-        with current(place) as generation:
-            return generation.manifest.model_id
-    except (LibraryDamaged, LibraryNotFound):
-        runs = store.runs()
-        return runs[-1].model_id if runs else None
-
-
-def _published_labels(place: Path) -> dict[Path, Label]:
-    try:
-        with current(place) as generation:
-            rows = generation.ask("SELECT path, title, artist, work FROM files")
-    except (LibraryDamaged, LibraryNotFound):
-        return {}
-    return {Path(os.fsdecode(row[0])): Label(*row[1:]) for row in rows}
+def _limit_s(options: BuildOptions, now: datetime) -> float | None:
+    """How long a run that begins now takes files."""
+    limits = [] if options.max_hours is None else [options.max_hours * 3600]
+    if options.until is not None:
+        end = datetime.combine(now, options.until)
+        end += timedelta(days=end <= now)
+        limits.append((end - now).total_seconds())
+    return min(limits, default=None)
 
 
 class _Run:
@@ -191,43 +183,77 @@ class _Run:
         self._bundle = bundle
         self._options = options
         self._progress = progress
-        self._clock = Clock()
+        self._clock = Clock(_limit_s(options, datetime.now()))
         self._space = bundle.card.spaces[0]
         self._written_s = self._published_s = 0.0
 
-    def go(self, named: list[Path], labels: dict[Path, Label]) -> BuildReport:
+    def go(self, roots: list[Root], labels: dict[Path, Label]) -> BuildReport:
         before = self._store.state
-        published = _published_labels(self._place) if labels else {}
+        published = published_labels(self._place) if labels else {}
         model_id = self._bundle.card.model_id
         planner = Planner(self._store, model_id, self._space.name, labels, published)
         with self._clock.time("walk"):
-            plan = self._walk(planner, named, labels)
-        if plan.unseen and set(plan.unseen) >= {*named, *labels} and not plan.n_kept:
-            raise _nothing_there(named, self._options)
+            plan = self._walk(planner, roots, labels)
+        named = [root.path for root in roots]
+        if plan.unseen and set(plan.unseen) >= {*named, *labels} and not plan.census.absent:
+            raise nothing_there(self._place, named, self._options.files)
         ledger = Ledger(planner, plan)
         if plan.size:
             self._index(planner, plan, ledger)
-        self._write(ledger, plan)
-        report = self._report(plan, ledger)
+        leaves = self._leaving(planner, plan)
+        self._write(ledger, leaves)
+        pruned = self._prune(plan, ledger, leaves)
+        self._remember(plan, roots, leaves)
+        report = self._report(plan, ledger, leaves, pruned)
         if self._store.state != before:
             ended_at = self._clock.started_at + self._clock.seconds
             numbers = {k: v for k, v in report.to_json().items() if isinstance(v, int | float)}
             self._store.record_run(Run(self._clock.started_at, ended_at, model_id, numbers))
         return self._end(report, self._publish(ledger))
 
-    def _walk(self, planner: Planner, named: list[Path], labels: dict[Path, Label]) -> Plan:
+    def _walk(self, planner: Planner, roots: list[Root], labels: dict[Path, Label]) -> Plan:
         options = self._options
         everything = walk(
-            [*named, *labels], exclude=options.exclude, follow_symlinks=options.follow_symlinks
+            [*roots, *labels], exclude=options.exclude, follow_symlinks=options.follow_symlinks
         )
 
         def told() -> Iterator[AudioFile | Skipped]:
-            for number, item in enumerate(_outside(self._place, everything)):
+            for number, item in enumerate(outside(self._place, everything)):
                 if number % 1000 == 0:
                     self._tell("walk", number, 0)
                 yield item
 
-        return planner.plan(told(), [path for path in named if not path.is_file()])
+        return planner.plan(told(), [root.path for root in roots if not root.path.is_file()])
+
+    def _leaving(self, planner: Planner, plan: Plan) -> Leaving:
+        sizes = {file.size for file in plan.unopened}
+        force = self._options.force_prune
+        devices = self._store.devices()
+        return leaving(plan.census, planner.arrived, sizes, devices, force=force)
+
+    def _prune(self, plan: Plan, ledger: Ledger, leaves: Leaving) -> Pruned:
+        options = self._options
+        if not (options.prune or options.force_prune):
+            return Pruned(0, 0)
+        if ledger.n_done < plan.size:
+            plan.notices.append("nothing was pruned, as not every new file was opened yet")
+            return Pruned(0, 0)
+        return self._store.prune(leaves.may_go(plan.census.roots))
+
+    def _remember(self, plan: Plan, roots: list[Root], leaves: Leaving) -> None:
+        """Which folders there are, and on which devices, for the runs to come."""
+        census, held = plan.census, {one.folder for one in leaves.held}
+        known = {root.path: root for root in self._store.roots()}
+        for root in roots:
+            name = os.fspath(root.path)
+            if name in census.closed and name not in held:
+                known.pop(root.path, None)  # it is not there, and nothing of it is known
+            elif root.path.is_dir():
+                known[root.path] = root
+        walked = {*census.known, *census.seen}
+        devices = {f: n for f, n in self._store.devices().items() if f in held or f not in walked}
+        now = {folder: n for folder, n in census.devices().items() if folder not in held}
+        self._store.remember_walk(list(known.values()), devices | now)
 
     def _index(self, planner: Planner, plan: Plan, ledger: Ledger) -> None:
         keep_bundle(self._place, self._bundle)
@@ -266,9 +292,9 @@ class _Run:
             if now_s - self._published_s >= self._options.publish_s:
                 self._publish(ledger)
 
-    def _write(self, ledger: Ledger, plan: Plan | None = None) -> None:
-        """Commit what is done; with the plan, at the end, also what is gone."""
-        lost = (plan.missing, plan.forgotten) if plan else ()
+    def _write(self, ledger: Ledger, leaves: Leaving | None = None) -> None:
+        """Commit what is done; at the end, also what leaves."""
+        lost = (leaves.missing, leaves.forgotten) if leaves else ()
         with self._clock.time("commit"):
             self._store.commit(ledger.batch(*lost))
         ledger.clear()
@@ -287,7 +313,7 @@ class _Run:
         self._published_s = self._clock.seconds
         return published.generation
 
-    def _report(self, plan: Plan, ledger: Ledger) -> BuildReport:
+    def _report(self, plan: Plan, ledger: Ledger, leaves: Leaving, pruned: Pruned) -> BuildReport:
         counts = {name: ledger.counts[name] for name in SEEN}
         return BuildReport(
             seen=sum(counts.values()),
@@ -299,12 +325,28 @@ class _Run:
             generation=None,
             skipped=ledger.counts["skipped"] + plan.left_out.total(),
             truncated=ledger.truncated,
-            missing=len(plan.missing) + len(plan.forgotten),
-            unseen=tuple(map(os.fspath, plan.unseen)),
-            notices=tuple(plan.notices),
+            left=plan.size - ledger.n_done,
+            missing=len(leaves.missing) + len(leaves.forgotten),
+            pruned=pruned.recordings,
+            held=leaves.held,
+            unseen=self._unseen(plan, leaves),
+            notices=self._notices(plan, leaves),
             new_failures=tuple(ledger.new_failures),
             stages={},
         )
+
+    def _unseen(self, plan: Plan, leaves: Leaving) -> tuple[str, ...]:
+        """What was named and is not there; not what emptied itself by moving elsewhere."""
+        held = {one.folder for one in leaves.held}
+        fine = plan.census.empty | (plan.census.closed if self._options.force_prune else set())
+        return tuple(
+            path for path in map(os.fspath, plan.unseen) if path in held or path not in fine
+        )
+
+    def _notices(self, plan: Plan, leaves: Leaving) -> tuple[str, ...]:
+        held = {one.folder for one in leaves.held}
+        lost = [f"{root} is not there" for root in sorted(plan.census.closed - held)]
+        return (*map(str, leaves.held), *lost, *plan.notices)
 
     def _end(self, report: BuildReport, generation: int | None) -> BuildReport:
         stages = {str(name): round(s, 3) for name, s in self._clock.stages.items()}
@@ -338,18 +380,6 @@ def _pool(options: BuildOptions) -> DecodePool:
         memory_bytes=max(WORKER_BYTES, round(3 * SAMPLE_BYTES * max_s)),
         max_s=max_s,
     )
-
-
-def _outside(place: Path, items: Iterable[AudioFile | Skipped]) -> Iterator[AudioFile | Skipped]:
-    """What is not of the library itself, which may lie among the songs."""
-    own = os.path.realpath(place)
-    inside: dict[Path, bool] = {}
-    for item in items:
-        folder = item.path.parent
-        if folder not in inside:
-            inside[folder] = f"{os.path.realpath(folder)}/".startswith(f"{own}/")
-        if not inside[folder]:
-            yield item
 
 
 def _weight_s(item: object) -> float:

@@ -1,8 +1,11 @@
 """The command line: a view. Every command parses, makes one call and prints.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 fine; 1 failed;
-2 usage; 3 finished, but some files newly failed or something that was named was not there;
-11 another build has the library; 130 stopped by a signal, with what was done kept.
+2 usage; 3 finished, but some files newly failed or something that was named was not there; 5 the
+same where files are gone, but so many that they are kept; 11 another build has the library; 130
+stopped by a signal, with what was done kept.
+
+Commands with many options or a table of their own lie in ``commands``, by noun.
 
 Start-up is part of a query's time, and decoding processes of a build import this module again: so
 whatever is heavy is imported in the command that needs it.
@@ -20,9 +23,16 @@ from typing import Annotated, NoReturn
 import typer
 
 from livi_index import __version__, display
+from livi_index.commands import building
+from livi_index.commands.options import (
+    FAILED,
+    INTERRUPTED,
+    LOCKED,
+    JsonOption,
+    LibraryOption,
+    ModelOption,
+)
 from livi_index.errors import LibraryLocked, LiviError
-
-FAILED, INCOMPLETE, LOCKED, INTERRUPTED = 1, 3, 11, 130
 
 app = typer.Typer(
     name="livi-index",
@@ -36,14 +46,7 @@ app = typer.Typer(
 models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(models_app, name="models", help="List, install, verify and remove models.")
 
-LibraryOption = Annotated[
-    Path | None,
-    typer.Option(help="Folder of the library; else $LIVI_LIBRARY, else the user's data folder."),
-]
-ModelOption = Annotated[
-    str | None, typer.Option(help="Name or folder of a model; else the library's own.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app.command()(building.build)
 
 
 def main() -> None:
@@ -91,53 +94,6 @@ def options(
     if version:
         print(f"livi-index {__version__}")
         raise typer.Exit
-
-
-@app.command()
-def build(
-    folders: Annotated[
-        list[Path] | None, typer.Argument(help="Folders or files, any number.")
-    ] = None,
-    files: Annotated[
-        Path | None,
-        typer.Option(
-            "--list", help="CSV file with a column path, and work, title, artist if known."
-        ),
-    ] = None,
-    library: LibraryOption = None,
-    model: ModelOption = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="Leave out what this glob matches; repeatable.")
-    ] = None,
-    follow_symlinks: Annotated[bool, typer.Option("--follow-symlinks")] = False,
-    jobs: Annotated[
-        int, typer.Option(min=0, help="Decoding processes; 0 is one for each processor.")
-    ] = 0,
-    max_minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="Of a file that are indexed, at most.")
-    ] = None,
-    as_json: JsonOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
-) -> None:
-    """Index folders of songs; run it again to index what is new."""
-    from livi_index import build as building
-
-    if not folders and not files:
-        raise typer.BadParameter("name at least one folder, or a --list")
-    defaults = building.BuildOptions()
-    chosen = building.BuildOptions(
-        exclude=tuple(exclude or ()),
-        follow_symlinks=follow_symlinks,
-        files=files,
-        model=model,
-        jobs=jobs,
-        max_minutes=max_minutes or defaults.max_minutes,
-    )
-    with display.progress(quiet) as progress:
-        report = building.build(folders or (), library, chosen, progress=progress)
-    display.print_report(report, as_json=as_json, quiet=quiet)
-    if not report.complete:
-        raise typer.Exit(INCOMPLETE)
 
 
 @app.command()

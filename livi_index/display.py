@@ -156,6 +156,8 @@ def _report_lines(report: BuildReport) -> Iterator[str]:
         ("newly failed", report.failed),
         ("failed before", report.known_failed),
         ("no longer there", report.missing),
+        ("recordings deleted", report.pruned),
+        ("left for the next run", report.left),
         ("not heard to their end", report.truncated),
     ):
         if n:
@@ -231,8 +233,8 @@ def _status_lines(status: Status) -> Iterator[str]:
     yield f"failures      {sum(status.failures.values()):,}"
     for code, n in status.failures.items():
         yield f"  {code:<11} {n:,}"
-    yield f"on disk       {_megabytes(status.bytes_on_disk)}"
-    yield f"index         {_megabytes(status.index_bytes)}, in memory while it is published"
+    yield f"on disk       {megabytes(status.bytes_on_disk)}"
+    yield f"index         {megabytes(status.index_bytes)}, in memory while it is published"
     for run in status.runs:
         yield f"run           {_when(run.started_at)}, {clock(run.seconds)}: {_counts(run.counts)}"
 
@@ -246,7 +248,8 @@ def _when(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
-def _megabytes(n: int) -> str:
+def megabytes(n: int) -> str:
+    """1,234.5 MB"""
     return f"{n / 1e6:,.1f} MB"
 
 

@@ -26,16 +26,25 @@ Value = TypeVar("Value")
 
 
 class Clock:
-    """Seconds that each stage was at work; each stage belongs to one thread."""
+    """Seconds that each stage was at work; each stage belongs to one thread.
 
-    def __init__(self) -> None:
+    ``limit_s``: how long a run may go on taking files.
+    """
+
+    def __init__(self, limit_s: float | None = None) -> None:
         self.started_at = time.time()
         self._started = time.monotonic()
+        self._limit_s = limit_s
         self.stages: dict[Stage, float] = defaultdict(float)
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._started
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time of the run is up."""
+        return self._limit_s is not None and self.seconds >= self._limit_s
 
     @contextmanager
     def time(self, stage: Stage) -> Iterator[None]:

@@ -19,13 +19,14 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from livi_index.decode import DecodeFailure
 from livi_index.errors import BadInput
+from livi_index.guard import Absent, Census, below
 from livi_index.records import Failure, FileRow, KnownFile
 from livi_index.scan import AudioFile, Identity, Skipped, Tags, recording_id
 from livi_index.store import Store
@@ -88,11 +89,10 @@ class Plan:
     left_out: Counter[str] = field(default_factory=Counter)  # by the walk, by reason
     fresh: list[AudioFile] = field(default_factory=list)  # to be opened
     jobs: list[Job | Copy] = field(default_factory=list)  # known files that lack an analysis
-    missing: list[Path] = field(default_factory=list)  # recordings that were there and are not
-    forgotten: list[Path] = field(default_factory=list)  # the same of what could not be used
+    unopened: Sequence[AudioFile] = ()  # of the fresh ones, when a run ends early
+    census: Census = field(default_factory=lambda: Census(()))  # what was found of what is known
     unseen: list[Path] = field(default_factory=list)  # named, but not there or suddenly empty
     notices: list[str] = field(default_factory=list)  # what could not be looked at
-    n_kept: int = 0  # files known below the roots that were not seen
 
     @property
     def size(self) -> int:
@@ -164,31 +164,56 @@ class Planner:
         self._stand_for: set[int] = set()  # recordings that a file of this run stands for
         self._in_work: set[int] = set()
         self._tried_again: dict[Path, str] = {}
+        self._new: set[Path] = set()  # paths that were not known
+        self.arrived: set[int] = set()  # recordings that lie at such a path
 
     def plan(self, found: Iterable[AudioFile | Skipped], roots: Iterable[Path]) -> Plan:
         """Go through a walk. ``roots`` are the folders that may lose files by it."""
-        plan = Plan()
-        closed: list[Path] = []  # what could not be looked into
-        roots = list(dict.fromkeys(roots))
-        empty = {root: _below(root) for root in roots}
+        census = Census([os.fspath(root) for root in dict.fromkeys(roots)])
+        plan = Plan(census=census)
+        before = [
+            (path, known)
+            for path, known in self._files.items()
+            if not known.missing and any(census.folders_of(path))
+        ]
+        usable = (path for path, known in before if known.recording_id is not None)
+        census.known.update(folder for path in usable for folder in census.folders_of(path))
+        closed = []  # what could not be looked into
         for item in found:
             if isinstance(item, Skipped):
-                plan.left_out[item.reason] += 1
+                self._note_skipped(item, plan)
                 if item.reason in ("unreadable", "missing", "not_regular"):
-                    closed.append(item.path)
-                if item.path in self._labels and item.reason == "missing":
-                    plan.unseen.append(item.path)
-                    plan.notices.append(f"{item.path} is in the list but not there")
-                if item.reason == "unreadable":
-                    plan.notices.append(f"{item.path} cannot be read: {item.detail}")
+                    closed.append(os.fspath(item.path))
             else:
-                # Not by item.root: what lies in two roots is found under one of them.
-                path = os.fspath(item.path)
-                for root in [root for root, start in empty.items() if path.startswith(start)]:
-                    del empty[root]
+                census.seen.update(census.folders_of(os.fspath(item.path)))
                 self._sort(item, plan)
-        self._find_missing(plan, roots, closed, empty)
+        shut = tuple(below(path) for path in closed if path not in census.roots)
+        for path, known in before:
+            if path in self._files and not f"{path}/".startswith(shut):
+                census.absent.append(Absent(path, known.recording_id, known.size))
+        self._find_unseen(plan, closed)
         return plan
+
+    def _note_skipped(self, item: Skipped, plan: Plan) -> None:
+        plan.left_out[item.reason] += 1
+        if item.path in self._labels and item.reason == "missing":
+            plan.unseen.append(item.path)
+            plan.notices.append(f"{item.path} is in the list but not there")
+        if item.reason == "unreadable":
+            plan.notices.append(f"{item.path} cannot be read: {item.detail}")
+
+    def _find_unseen(self, plan: Plan, closed: Sequence[str]) -> None:
+        """Roots that are not there, or that are empty and were not."""
+        census = plan.census
+        absent = tuple(a.path for a in census.absent)
+        for root in census.roots:
+            lost = any(path.startswith(below(root)) for path in absent)
+            if root in closed:
+                census.closed.add(root)
+            elif lost and not census.seen[root]:
+                census.empty.add(root)
+        plan.unseen += [Path(root) for root in census.roots if root in census.closed]
+        plan.unseen += [Path(root) for root in census.roots if root in census.empty]
 
     def _sort(self, file: AudioFile, plan: Plan) -> None:
         verdict = self._by_stat(file)
@@ -202,7 +227,10 @@ class Planner:
     def _by_stat(self, file: AudioFile) -> Outcome | Job | Copy | None:
         """None for a file that must be opened."""
         known = self._files.pop(os.fspath(file.path), None)
-        if known is None or known.missing or not _unchanged(file, known) or self._renamed(file):
+        if known is None or known.missing:
+            self._new.add(file.path)
+            return None
+        if not _unchanged(file, known) or self._renamed(file):
             return None
         if known.recording_id in self._analysed:
             return self._claim(Job(file, known.recording_id, None, None))
@@ -238,34 +266,13 @@ class Planner:
         self._in_work.add(number)
         return job if first else Copy(job)
 
-    def _find_missing(
-        self, plan: Plan, roots: list[Path], closed: list[Path], empty: Container[Path]
-    ) -> None:
-        living = [path for path, known in self._files.items() if not known.missing]
-        shut = tuple(map(_below, closed))
-        for root in roots:
-            below = [path for path in living if path.startswith(_below(root))]
-            if root in closed or (below and root in empty):
-                plan.unseen.append(root)
-                plan.n_kept += len(below)
-                state = "is not there" if root in closed else "holds no audio any more"
-                plan.notices.append(f"{root} {state}; the {len(below)} files known there are kept")
-            else:
-                self._lose((p for p in below if not f"{p}/".startswith(shut)), plan)
-
-    def _lose(self, paths: Iterable[str], plan: Plan) -> None:
-        for path in paths:
-            # Popped, since roots may lie inside each other.
-            known = self._files.pop(path, None)
-            if known is not None:
-                unusable = known.recording_id is None
-                (plan.forgotten if unusable else plan.missing).append(Path(path))
-
     def settle(self, file: AudioFile, identity: Identity | DecodeFailure) -> Settled | Job | Copy:
         """What a file that was opened needs."""
         if isinstance(identity, DecodeFailure):
             return self.failed(file, identity)
         number = recording_id(identity.content_hash)
+        if file.path in self._new:
+            self.arrived.add(number)
         row = file_row(file, number, identity.tags, self._labels.get(file.path))
         known = self._failed_contents.get(identity.content_hash)
         if known is not None and number not in self._analysed:
@@ -284,11 +291,6 @@ class Planner:
             return Settled("known_failed")
         failure = Failure(file.path, why.code, why.reason, "", content_hash)
         return Settled("failed", file_row(file, None), failure)
-
-
-def _below(folder: Path) -> str:
-    """What the paths of all that lies in a folder begin with."""
-    return os.path.join(folder, "")
 
 
 def _final(code: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 from livi_index.audio import Audio
 from livi_index.decode import DecodeFailure, DecodePool
@@ -38,11 +39,18 @@ class Spoilt:
 def read(
     planner: Planner, plan: Plan, pool: DecodePool, clock: Clock
 ) -> Iterator[Track | Settled | Copy | Spoilt]:
-    """Open and decode: first what is known but lacks an analysis, then what is new."""
+    """Open and decode: first what is known but lacks an analysis, then what is new.
+
+    When the clock's time is up no further file is taken, and ``plan.unopened`` says which new
+    ones were not looked at.
+    """
     for known in chunks(plan.jobs, CHUNK_FILES):
         yield from (item for item in known if isinstance(item, Copy))
         yield from _decoded([job for job in known if isinstance(job, Job)], pool, clock)
-    for files in chunks(plan.fresh, CHUNK_FILES):
+    for n, files in enumerate(chunks(plan.fresh, CHUNK_FILES)):
+        if clock.is_over:
+            plan.unopened = plan.fresh[n * CHUNK_FILES :]
+            return
         paths = [file.path for file in files]
         identities = dict(clock.each("identify", pool.map(identify, paths)))
         jobs = []
@@ -57,7 +65,8 @@ def read(
 
 def _decoded(jobs: list[Job], pool: DecodePool, clock: Clock) -> Iterator[Track | Spoilt]:
     by_path = {job.file.path: job for job in jobs}
-    for path, audio in clock.each("decode", pool.decode_all(by_path)):
+    in_time = takewhile(lambda _: not clock.is_over, by_path)
+    for path, audio in clock.each("decode", pool.decode_all(in_time)):
         job = by_path[path]
         if isinstance(audio, DecodeFailure):
             yield Spoilt(job, audio)

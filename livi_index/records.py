@@ -31,6 +31,15 @@ SEGMENT_DTYPE = np.dtype(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A folder (or a file) that is walked, and how; ``exclude`` are globs as in .gitignore."""
+
+    path: Path
+    exclude: tuple[str, ...] = ()
+    follow_symlinks: bool = False
+
+
 @dataclass(frozen=True)
 class FileRow:
     """A place where a recording lies, with the tags found there; no recording: unreadable."""
@@ -131,6 +140,13 @@ class KnownFile(NamedTuple):
     device: int
     recording_id: int | None
     missing: bool
+
+
+class Pruned(NamedTuple):
+    """How many rows were deleted."""
+
+    files: int
+    recordings: int
 
 
 class StoreState(NamedTuple):

@@ -18,7 +18,7 @@ import re
 import stat
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from io import FileIO
 from pathlib import Path
@@ -29,6 +29,7 @@ from tinytag import TinyTag, TinyTagException
 
 from livi_index.containers import open_container, open_regular, sniff
 from livi_index.errors import BadInput, UnreadableAudio
+from livi_index.records import Root
 
 __all__ = [
     "AudioFile", "Identity", "Skipped", "Tags", "content_hash", "format_id", "identify",
@@ -95,24 +96,31 @@ class Identity:
 
 
 def walk(
-    roots: Iterable[str | Path], *, exclude: Sequence[str] = (), follow_symlinks: bool = False
+    roots: Iterable[str | Path | Root],
+    *,
+    exclude: Sequence[str] = (),
+    follow_symlinks: bool = False,
 ) -> Iterator[AudioFile | Skipped]:
     """Every file under the roots that may be audio, each once, and what was left out.
 
     The order is that of the roots and, inside, of the names' bytes, folder by folder. `exclude`
     and the lines of `.liviignore` files are globs as in .gitignore: without a slash they match a
     name at any depth, with one a path from the root (or from the ignore file's folder), a slash
-    at the end only folders, `**` any number of folders, `!` takes back. Raises BadInput for a glob
-    that cannot be read.
+    at the end only folders, `**` any number of folders, `!` takes back. A `Root` has its own.
+    Raises BadInput for a glob that cannot be read.
     """
-    paths = list(dict.fromkeys(Path(os.path.abspath(root)) for root in roots))
-    single = {os.path.realpath(path) for path in paths if path.is_file()}
-    walker = _Walker(follow_symlinks, frozenset(single))
-    for root in paths:
-        if os.path.realpath(root) in single:
-            yield from walker.single_file(root)
+    named = [
+        root if isinstance(root, Root) else Root(Path(root), tuple(exclude), follow_symlinks)
+        for root in roots
+    ]
+    by_path = {Path(os.path.abspath(root.path)): root for root in reversed(named)}
+    single = {os.path.realpath(path) for path in by_path if path.is_file()}
+    walker = _Walker(frozenset(single))
+    for path in dict.fromkeys(Path(os.path.abspath(root.path)) for root in named):
+        if os.path.realpath(path) in single:
+            yield from walker.single_file(path)
         else:
-            yield from walker.folders(root, _Globs.parse(os.fspath(root), exclude))
+            yield from walker.folders(replace(by_path[path], path=path))
 
 
 def looks_like_audio(path: str | Path) -> bool:
@@ -225,8 +233,7 @@ def _file_hash(file: FileIO) -> bytes:
 class _Walker:
     """One walk over several roots; remembers the folders it has seen."""
 
-    def __init__(self, follow_symlinks: bool, single_files: frozenset[str]) -> None:
-        self._follow = follow_symlinks
+    def __init__(self, single_files: frozenset[str]) -> None:
         self._single_files = single_files
         self._seen: set[tuple[int, int] | str] = set()
         self._seen_files: set[str] = set()
@@ -238,9 +245,10 @@ class _Walker:
             self._seen_files.add(real)
             yield _audio_file(os.fspath(path), path.parent, os.stat(path))
 
-    def folders(self, root: Path, globs: _Globs) -> Iterator[AudioFile | Skipped]:
+    def folders(self, root: Root) -> Iterator[AudioFile | Skipped]:
+        globs = _Globs.parse(os.fspath(root.path), root.exclude)
         # A stack and not recursion: folders can be nested deeper than Python calls.
-        stack: list[tuple[str, tuple[_Globs, ...]]] = [(os.fspath(root), (globs,))]
+        stack: list[tuple[str, tuple[_Globs, ...]]] = [(os.fspath(root.path), (globs,))]
         while stack:
             folder, rules = stack.pop()
             try:
@@ -270,7 +278,7 @@ class _Walker:
         return known
 
     def _look(
-        self, entry: os.DirEntry[str], root: Path, rules: tuple[_Globs, ...]
+        self, entry: os.DirEntry[str], root: Root, rules: tuple[_Globs, ...]
     ) -> AudioFile | Skipped | str | None:
         """What an entry is: a folder to enter (str), a result, or nothing worth a word."""
         try:
@@ -279,15 +287,15 @@ class _Walker:
             return _fault(entry.path, error)
 
     def _classify(
-        self, entry: os.DirEntry[str], root: Path, rules: tuple[_Globs, ...]
+        self, entry: os.DirEntry[str], root: Root, rules: tuple[_Globs, ...]
     ) -> AudioFile | Skipped | str | None:
         if entry.name == IGNORE_FILE:
             return None
         if entry.name.startswith("."):
             return Skipped(Path(entry.path), "hidden", "the name begins with a dot")
-        if entry.is_symlink() and not self._follow:
+        if entry.is_symlink() and not root.follow_symlinks:
             return Skipped(Path(entry.path), "symlink", "links are not followed")
-        is_folder = entry.is_dir(follow_symlinks=self._follow)
+        is_folder = entry.is_dir(follow_symlinks=root.follow_symlinks)
         if glob := _excluding_glob(rules, entry.path, is_folder):
             return Skipped(Path(entry.path), "excluded", f"by {glob}")
         if is_folder:
@@ -295,12 +303,12 @@ class _Walker:
         suffix = os.path.splitext(entry.name)[1]
         if _OTHER_SUFFIX.fullmatch(suffix):
             return Skipped(Path(entry.path), "not_audio", f"{suffix} files are not audio")
-        status = entry.stat(follow_symlinks=self._follow)
+        status = entry.stat(follow_symlinks=root.follow_symlinks)
         if not stat.S_ISREG(status.st_mode):
             return Skipped(Path(entry.path), "not_regular", "a device, pipe or socket")
         if self._single_files and os.path.realpath(entry.path) in self._single_files:
             return None
-        return _audio_file(entry.path, root, status)
+        return _audio_file(entry.path, root.path, status)
 
 
 def _fault(path: str, error: OSError) -> Skipped:

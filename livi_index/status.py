@@ -77,14 +77,14 @@ def read_status(library: str | Path | None = None) -> Status:
             published_at=manifest.created_at,
             **{name: generation.counts[name] for name in names},
             failures=dict(by_code),
-            bytes_on_disk=_bytes_below(place),
+            bytes_on_disk=bytes_below(place),
             index_bytes=sum(f.size for f in manifest.files if f.name.endswith(".usearch")),
             runs=_runs(place, generation),
         )
 
 
-def _bytes_below(place: Path) -> int:
-    """What the files take; one that several generations share is counted once."""
+def bytes_below(place: Path) -> int:
+    """What the files in a folder take; one that several generations share is counted once."""
     sizes: dict[tuple[int, int], int] = {}
     for folder, _, names in os.walk(place):
         for name in names:

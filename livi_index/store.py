@@ -18,7 +18,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
@@ -45,7 +45,9 @@ from livi_index.records import (
     FloatArray,
     IntArray,
     KnownFile,
+    Pruned,
     Recording,
+    Root,
     Run,
     StoreState,
     VectorChunk,
@@ -81,7 +83,18 @@ def _create(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("INSERT INTO changes VALUES (?, ?, ?, ?)", first)
 
 
-MIGRATIONS = (_create,)  # the n-th, counted from 1, makes schema n; never change one, add one
+def _add_roots(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("""
+        CREATE TABLE roots (
+            path BLOB, display VARCHAR, exclude VARCHAR, follow_symlinks BOOLEAN);
+        CREATE TABLE devices (path BLOB, device UBIGINT);
+    """)
+
+
+MIGRATIONS = (
+    _create,
+    _add_roots,
+)  # the n-th, counted from 1, makes schema n; never change one, add one
 
 
 class Store:
@@ -254,7 +267,57 @@ class Store:
                 "INSERT INTO runs SELECT coalesce(max(run_id), 0) + 1, ?, ?, ?, ? FROM runs", row
             )
 
+    def remember_walk(self, roots: Sequence[Root], devices: Mapping[str, int]) -> None:
+        """Note the folders of this library and the devices they are on, where that is new; no
+        change of the library, as no answer depends on it."""
+        if sorted(map(_root_row, self.roots())) != sorted(map(_root_row, roots)):
+            self._replace("roots", map(_root_row, roots))
+        if self.devices() != devices:
+            self._replace("devices", [(os.fsencode(path), n) for path, n in devices.items()])
+
+    def _replace(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        with translated(self.path), self._transaction():
+            self._connection.execute(f"DELETE FROM {table}")
+            self._insert(table, rows)
+
+    def prune(self, may_go: Callable[[str], bool]) -> Pruned:
+        """Delete what is known of missing files whose path ``may_go``, and of all recordings that
+        no file refers to any more."""
+        gone = [p for p in self.missing_files() if may_go(p)]
+        orphan = "recording_id NOT IN (SELECT recording_id FROM files WHERE recording_id NOTNULL)"
+        with translated(self.path), self._transaction():
+            self._delete("files", [os.fsencode(path) for path in gone])
+            self._delete("failures", [os.fsencode(path) for path in gone])
+            count = f"SELECT count(*) FROM recordings WHERE {orphan}"
+            n_recordings = int(self._connection.execute(count).fetchall()[0][0])
+            state = self._state
+            if gone or n_recordings:
+                for table in ("segments", "analyses", "recordings"):
+                    self._connection.execute(f"DELETE FROM {table} WHERE {orphan}")
+                state = StoreState(state.version + 1, secrets.randbits(62))
+                self._insert("changes", [(*state, self._last_segment, time.time())])
+        self._state = state
+        return Pruned(len(gone), n_recordings)
+
     # reading, for the plan of a build
+
+    def roots(self) -> list[Root]:
+        """The folders that were named in builds, and how to walk them, by path."""
+        rows = self._rows("SELECT path, exclude, follow_symlinks FROM roots ORDER BY path")
+        return [
+            Root(Path(os.fsdecode(path)), tuple(json.loads(exclude)), follow)
+            for path, exclude, follow in rows
+        ]
+
+    def devices(self) -> dict[str, int]:
+        """The device on which each of these folders was, when it was last walked."""
+        rows = self._rows("SELECT path, device FROM devices")
+        return {os.fsdecode(path): int(device) for path, device in rows}
+
+    def missing_files(self) -> list[str]:
+        """Paths where nothing is any more, that are still known."""
+        rows = self._rows("SELECT path FROM files WHERE missing_at NOTNULL ORDER BY path")
+        return [os.fsdecode(row[0]) for row in rows]
 
     def known_files(self) -> dict[str, KnownFile]:
         """Every file by its path (``os.fsdecode``), with those that are missing or unreadable."""
@@ -285,6 +348,15 @@ class Store:
         """Finished builds, oldest first."""
         query = "SELECT started_at, ended_at, model_id, counts FROM runs ORDER BY run_id"
         return [Run(row[0], row[1], row[2], json.loads(row[3])) for row in self._stream(query)]
+
+    def totals(self) -> tuple[float, int]:
+        """Seconds of all recordings, and bytes of one file of each."""
+        rows = self._rows(
+            "SELECT coalesce(sum(duration_s), 0), coalesce(sum(size), 0)::BIGINT FROM recordings"
+            " JOIN (SELECT recording_id, min(size) AS size FROM files GROUP BY recording_id)"
+            " USING (recording_id)"
+        )
+        return float(rows[0][0]), int(rows[0][1])
 
     # reading, for publishing
 
@@ -340,11 +412,18 @@ class Store:
 
     def export_catalog(self, path: Path, model_id: str) -> None:
         """Write the read-only copy that readers answer from: no vectors, only what still lies
-        somewhere. ``path`` must be inside the library's ``published`` folder."""
+        somewhere, and in ``files`` all that is shown of a hit, since planning a join takes longer
+        than looking it up. ``path`` must be inside the library's ``published`` folder."""
         located = "(SELECT recording_id FROM files WHERE missing_at IS NULL)"
+        cut_short = (
+            "(SELECT DISTINCT recording_id, true AS truncated FROM analyses"
+            f" WHERE truncated AND model_id = {quoted(model_id)})"
+        )
         tables = {
-            "files": "SELECT * EXCLUDE (missing_at) FROM files"
-            " WHERE missing_at IS NULL AND recording_id IS NOT NULL ORDER BY recording_id, path",
+            "files": "SELECT files.* EXCLUDE (missing_at), duration_s,"
+            " coalesce(truncated, false) AS truncated"
+            f" FROM files JOIN recordings USING (recording_id) LEFT JOIN {cut_short}"
+            " USING (recording_id) WHERE missing_at IS NULL ORDER BY recording_id, path",
             "recordings": "SELECT * FROM recordings"
             f" SEMI JOIN {located} USING (recording_id) ORDER BY recording_id",
             "analyses": "SELECT * EXCLUDE (vector) FROM analyses"
@@ -394,6 +473,11 @@ def _analysis_row(analysis: Analysis, n_segments: int, version: int) -> tuple[An
         float(analysis.track_vocalness), bool(analysis.sung), bool(analysis.truncated),
         analysis.decoder, n_segments, vector,
     )  # fmt: skip
+
+
+def _root_row(root: Root) -> tuple[bytes, str, str, bool]:
+    words = json.dumps(root.exclude)
+    return os.fsencode(root.path), displayed(root.path), words, root.follow_symlinks
 
 
 def _file_row(file: FileRow) -> tuple[Any, ...]:

@@ -224,7 +224,7 @@ def test_what_cannot_be_looked_into_is_kept(tmp_path):
     found.append(Skipped(music / "sub", "unreadable", "Permission denied"))
     with Store(library) as store:
         plan = Planner(store, songs.tiny_bundle().card.model_id, "lyrics").plan(found, [music])
-    assert (plan.missing, plan.counts["reused"]) == ([], 1)
+    assert (plan.census.absent, plan.counts["reused"]) == ([], 1)
     assert "sub cannot be read" in plan.notices[0]
 
 
@@ -480,7 +480,7 @@ def test_stopping_by_a_signal(tmp_path, number):
         process.wait(timeout=20)
         took_s = time.monotonic() - sent
         said = process.stderr.read()
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert took_s < 8
     assert "Traceback" not in said
     assert "what was done is kept" in said

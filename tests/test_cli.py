@@ -86,7 +86,8 @@ def test_help_is_light_and_complete():
 def test_every_command_explains_its_options():
     told = livi("build", "--help").stdout
     for option in ("--list", "--exclude", "--jobs", "--follow-symlinks", "--max-minutes",
-                   "--model", "--library", "--json", "--quiet"):  # fmt: skip
+                   "--model", "--library", "--json", "--quiet", "--prune", "--force-prune",
+                   "--until", "--max-hours", "--dry-run"):  # fmt: skip
         assert option in told
     told = livi("query", "--help").stdout
     for option in ("-k", "--min-score", "--json", "--all", "--include-self", "--library"):
@@ -94,7 +95,8 @@ def test_every_command_explains_its_options():
 
 
 @pytest.mark.parametrize(
-    "arguments", [("build",), ("query",), ("nonsense",), ("build", ".", "--jobs", "x")]
+    "arguments",
+    [("query",), ("nonsense",), ("build", ".", "--jobs", "x"), ("build", ".", "--until", "25:00")],
 )
 def test_usage(arguments):
     assert livi(*arguments, ok=False).returncode == 2
@@ -142,6 +144,31 @@ def test_build_fails_in_one_sentence(built, music, tmp_path):
     assert done.returncode == 11
     assert f"pid {os.getpid()}" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_nights(music, tmp_path):
+    library, folder = tmp_path / "library", tmp_path / "folder"
+    done = livi("build", library=library, ok=False)
+    assert done.returncode == 1
+    assert "knows no folders yet" in done.stderr
+    shutil.copytree(music, folder, ignore=shutil.ignore_patterns("*.mp3"))
+    arguments = ("build", folder, "--model", songs.TINY, "--jobs", "1")
+    told = livi(*arguments, "--dry-run", library=library).stdout
+    assert re.search(r"7 +new or changed files", told)
+    assert "unknown before a first build" in told
+    assert not library.exists()
+    livi(*arguments, library=library)
+    found = json.loads(livi("build", "--dry-run", "--json", library=library).stdout)
+    assert (found["schema"], found["unchanged"], found["new"], found["held"]) == (1, 7, 0, [])
+    folder.rename(tmp_path / "away")
+    done = livi("build", "--json", library=library, ok=False)
+    assert done.returncode == 5
+    assert "is not there; the 7 files known there are kept (--force-prune" in done.stderr
+    report = json.loads(done.stdout)
+    held = {"folder": str(folder), "reason": "missing", "known": 7, "gone": 7}
+    assert (report["held"], report["missing"]) == ([held], 0)
+    told = livi("build", "--force-prune", library=library).stdout
+    assert re.search(r"7 +no longer there\n +6 +recordings deleted", told)
 
 
 def test_query_for_people(built, music):

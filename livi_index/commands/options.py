@@ -1,0 +1,23 @@
+"""What commands share: their exit codes, and options that mean the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+FAILED = 1
+INCOMPLETE = 3  # some files newly failed, or something that was named is not there
+HELD = 5  # files are gone, but so many that they are kept
+LOCKED = 11
+INTERRUPTED = 130
+
+LibraryOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the library; else $LIVI_LIBRARY, else the user's data folder."),
+]
+ModelOption = Annotated[
+    str | None, typer.Option(help="Name or folder of a model; else the library's own.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
