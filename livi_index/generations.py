@@ -3,8 +3,8 @@
     published/000007/            one generation; nothing in it ever changes
         manifest.json            model, counts, parameters, SHA-256 and size of every file
         catalog.duckdb           what is known of files and recordings, without vectors
-        recordings.lyrics.00.usearch    one vector a recording, key = recording id
-        segments.lyrics.00.usearch …    one vector a segment, key = segment id
+        recordings.lyrics.00.*   one vector a recording, key = recording id (``shards``)
+        segments.lyrics.00.* …   one vector a segment, key = segment id
         segments.lyrics.npy      (n,) SEGMENT_DTYPE: times of the segments, grouped by recording
         recordings.lyrics.npy    (n,) SPAN_DTYPE: where each recording's segments are in that
     CURRENT                      number and manifest's SHA-256 of the one to open
@@ -28,7 +28,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, Self
@@ -40,13 +39,16 @@ from numpy.typing import NDArray
 from livi_index.database import PUBLISHED, open_catalog, translated
 from livi_index.errors import LibraryDamaged, LibraryNotFound
 from livi_index.records import SEGMENT_DTYPE, FloatArray, IntArray, StoreState
-from livi_index.vectors import Matches, SavedFile, ShardedIndex, best, saved_file, write_whole
+from livi_index.shards import ShardedIndex, mapped
+from livi_index.vectors import Matches, SavedFile, best, saved_file, write_whole
 
-FORMAT = 1
+FORMAT = 2  # what was published in another one is made anew by the next build
 CURRENT = "CURRENT"
 VERIFIED = "verified.json"
 MANIFEST = "manifest.json"
 CATALOG = "catalog.duckdb"
+
+_WANTED = "(SELECT unnest(?::BIGINT[]) AS recording_id)"
 
 SPAN_DTYPE = np.dtype([("recording_id", "<i8"), ("first", "<i8"), ("count", "<i8")])
 
@@ -61,6 +63,10 @@ class SpaceInfo:
     recordings: int
     segments: int
     dead: int
+
+
+class OtherFormat(ValueError):
+    """A manifest in the format of another edition of this program, which it names."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +92,11 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Manifest:
-        """Read what ``to_bytes`` wrote; ValueError, TypeError or KeyError for anything else."""
+        """Read what ``to_bytes`` wrote; ValueError, TypeError or KeyError for anything else, of
+        which OtherFormat is one."""
         values = json.loads(content)
         if values["format"] != FORMAT:
-            raise ValueError(f"format {values['format']}, not {FORMAT}")
+            raise OtherFormat(f"{values['format']!r}")
         values["store"] = StoreState(*values["store"])
         values["spaces"] = tuple(SpaceInfo(**space) for space in values["spaces"])
         values["files"] = tuple(SavedFile(**file) for file in values["files"])
@@ -127,8 +134,8 @@ class _Space:
         self.info = info
         self.recordings = index(f"recordings.{info.name}")
         self.segments = index(f"segments.{info.name}")
-        self.table = _table(folder / f"segments.{info.name}.npy", SEGMENT_DTYPE)
-        self.spans = _table(folder / f"recordings.{info.name}.npy", SPAN_DTYPE)
+        self.table = mapped(folder / f"segments.{info.name}.npy", SEGMENT_DTYPE)
+        self.spans = mapped(folder / f"recordings.{info.name}.npy", SPAN_DTYPE)
 
     # Columns side by side in memory, as a search in them needs; made when first needed.
 
@@ -236,34 +243,21 @@ class Generation:
 
     def metadata(self, recording_ids: Iterable[int]) -> dict[int, RecordingInfo]:
         """What is known of these recordings, of those that are here; also of instrumentals."""
-        ids = [int(number) for number in recording_ids]
-        # Planning costs more than running, and a join with a sum over the analyses most of all.
-        analysed = "SELECT DISTINCT recording_id FROM analyses WHERE truncated AND"
-        cut_short = {
-            row[0] for row in self.ask(f"{analysed} list_contains(?, recording_id)", [ids])
-        }
         rows = self.ask(
-            "SELECT recording_id, path, duration_s, title, artist, album, year, isrc, work"
-            " FROM files JOIN recordings USING (recording_id)"
-            " WHERE list_contains(?, recording_id) ORDER BY recording_id, title IS NULL, path",
-            [ids],
+            "SELECT recording_id, path, duration_s, truncated, title, artist, album, year, isrc,"
+            f" work FROM files SEMI JOIN {_WANTED} USING (recording_id)",
+            [[int(number) for number in recording_ids]],
         )
-        found: dict[int, RecordingInfo] = {}
-        for number, places in groupby(rows, key=itemgetter(0)):
-            first, *others = places
-            paths = sorted([first[1], *(other[1] for other in others)])
-            located = tuple(Path(os.fsdecode(path)) for path in paths)
-            place, (duration_s, *tags) = Path(os.fsdecode(first[1])), first[2:]
-            found[number] = RecordingInfo(
-                number, place, located, duration_s, number in cut_short, *tags
-            )
-        return found
+        places: dict[int, list[tuple[Any, ...]]] = {}
+        for number, *row in rows:
+            places.setdefault(number, []).append(tuple(row))
+        return {number: _recording_info(number, rows) for number, rows in places.items()}
 
     def paths(self, recording_ids: Iterable[int]) -> dict[int, list[Path]]:
         """Every place where each of these recordings lies, in order."""
         rows = self.ask(
-            "SELECT recording_id, path FROM files"
-            " WHERE recording_id IN (SELECT unnest(?::BIGINT[])) ORDER BY recording_id, path",
+            f"SELECT recording_id, path FROM files SEMI JOIN {_WANTED} USING (recording_id)"
+            " ORDER BY recording_id, path",
             [[int(number) for number in recording_ids]],
         )
         found: dict[int, list[Path]] = {}
@@ -288,6 +282,15 @@ class Generation:
         if name not in self._spaces:
             raise KeyError(f"no space {name!r} here; there are: {', '.join(self._spaces)}")
         return self._spaces[name]
+
+
+def _recording_info(number: int, rows: list[tuple[Any, ...]]) -> RecordingInfo:
+    """From rows (path, duration_s, truncated, title, …) of one recording, one for each place."""
+    rows = sorted(rows, key=itemgetter(0))
+    paths = [Path(os.fsdecode(row[0])) for row in rows]
+    first = next((n for n, row in enumerate(rows) if row[3] is not None), 0)
+    _, *shown = rows[first]
+    return RecordingInfo(number, paths[first], tuple(paths), *shown)
 
 
 def current(library_dir: str | Path, *, recheck: bool = False) -> Generation:
@@ -353,6 +356,12 @@ def _open(library: Path, generation: int, digest: str, recheck: bool) -> Generat
             raise _damaged(folder / MANIFEST, "is not the one that was published")
         try:
             manifest = Manifest.from_bytes(content)
+        except OtherFormat as error:
+            raise LibraryDamaged(
+                f"{folder} was published by another version of livi-index (format {error}, this one"
+                f" reads {FORMAT}); `livi-index build` publishes it anew, without computing"
+                " anything again"
+            ) from error
         except (ValueError, TypeError, KeyError) as error:
             raise _damaged(folder / MANIFEST, f"cannot be read ({error})") from error
         _verify(library, folder, manifest, recheck)
@@ -405,19 +414,6 @@ def _damaged(path: Path, what: str) -> LibraryDamaged:
         f"{path} {what}; `livi-index build` makes it anew from the library's database, without"
         " computing anything again"
     )
-
-
-def _table(path: Path, dtype: np.dtype[np.void]) -> NDArray[np.void]:
-    try:
-        # An array without rows cannot be mapped.
-        empty = np.load(path, mmap_mode=None) if path.stat().st_size < 1024 else None
-        table: NDArray[np.void] = np.load(path, mmap_mode="r") if empty is None else empty
-    except (OSError, ValueError) as error:
-        raise _damaged(path, f"cannot be read ({error})") from error
-    if table.dtype != dtype or table.ndim != 1:
-        raise _damaged(path, "is a table of another kind")
-    # Seen as a plain array: slices of np.memmap cost ten times as much.
-    return np.asarray(table).view(np.ndarray)
 
 
 def _rows(ascending: NDArray[np.int64], wanted: IntArray) -> IntArray:

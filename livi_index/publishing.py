@@ -43,8 +43,9 @@ from livi_index.generations import (
     remember,
 )
 from livi_index.records import IntArray, VectorChunk
+from livi_index.shards import SHARD_SIZE, ShardedIndex
 from livi_index.store import Store
-from livi_index.vectors import SHARD_SIZE, SavedFile, ShardedIndex, saved_file, sync
+from livi_index.vectors import SavedFile, saved_file, sync
 
 PARAMETERS: dict[str, int | str] = {
     "metric": vectors.METRIC,

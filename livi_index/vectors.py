@@ -6,8 +6,8 @@ depends on the processor (so it is always given), a missing file opens as an emp
 existence is checked), and ``save`` writes over its target without fsync or checksum (so files are
 written beside, measured, synced and renamed, and come back with their SHA-256).
 
-``VectorIndex`` is one file; ``ShardedIndex`` is a row of them that is filled and asked as one.
 Nothing is ever removed from an index: what is dead is filtered by the reader of the answers.
+``shards.ShardedIndex`` is a row of such files that is filled and asked as one.
 
 usearch: https://github.com/unum-cloud/usearch
 """
@@ -38,7 +38,6 @@ CONNECTIVITY = 16
 EXPANSION_ADD = 128
 EXPANSION_SEARCH = 128
 EXACT_BELOW = 20_000  # vectors; up to here comparing with all of them takes milliseconds
-SHARD_SIZE = 5_000_000  # vectors in one file
 UNIT_TOLERANCE = 1e-3
 
 
@@ -177,7 +176,7 @@ class VectorIndex:
             raise ValueError(f"queries {queries.shape} for an index of dim {self.dim}")
         k = min(k, len(self))
         if k <= 0 or len(queries) == 0:
-            return _nothing(len(queries))
+            return nothing(len(queries))
         exact = len(self) <= EXACT_BELOW if exact is None else exact
         asked = np.ascontiguousarray(queries, np.float32)
         found = self._index.search(asked, k, exact=exact, threads=threads)
@@ -193,7 +192,7 @@ class VectorIndex:
         """
         draft = path.with_name(f".{path.name}.draft")
         try:
-            with _refusals(path):
+            with refusals(path):
                 self._index.save(draft)
                 # The last flush of usearch is not checked by it: a full disk can cut the end off.
                 if draft.stat().st_size != self._index.serialized_length:
@@ -207,94 +206,6 @@ class VectorIndex:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
         return saved_file(path)
-
-
-class ShardedIndex:
-    """Vector files ``stem.00.usearch``, ``stem.01.usearch`` … filled and searched as one index.
-
-    Only the last file grows, and only it is loaded for that; full ones stay mapped and are linked,
-    not written again, when the whole is saved elsewhere.
-    """
-
-    def __init__(self, dim: int, *, shard_size: int = SHARD_SIZE) -> None:
-        self.dim = dim
-        self.shard_size = shard_size
-        self._shards: list[VectorIndex] = []
-        self._saved: list[Path | None] = []  # where an unchanged shard lies; None once changed
-
-    @classmethod
-    def open(cls, paths: Sequence[Path], *, dim: int, shard_size: int = SHARD_SIZE) -> ShardedIndex:
-        """Map saved files; LibraryDamaged as for one of them."""
-        opened = cls(dim, shard_size=shard_size)
-        opened._shards = [VectorIndex.open(path, dim=dim) for path in paths]
-        opened._saved = list(paths)
-        return opened
-
-    def __len__(self) -> int:
-        return sum(len(shard) for shard in self._shards)
-
-    @property
-    def keys(self) -> IntArray:
-        """All keys (n,) int64, ascending."""
-        return np.sort(np.concatenate([np.zeros(0, np.int64), *(s.keys for s in self._shards)]))
-
-    def contains(self, keys: IntArray) -> NDArray[np.bool_]:
-        """Which of the keys (n,) are here, (n,) bool."""
-        found = np.zeros(len(keys), np.bool_)
-        for shard in self._shards:
-            found |= shard.contains(keys)
-        return found
-
-    def add(self, keys: IntArray, vectors: FloatArray, *, threads: int = 0) -> None:
-        """As ``VectorIndex.add``; begins a new file wherever the last one is full."""
-        if self.contains(keys).any():
-            raise ValueError("keys must be positive, unique and new to the index")
-        done = 0
-        while done < len(keys):
-            shard = self._growing()
-            part = slice(done, done + self.shard_size - len(shard))
-            shard.add(keys[part], vectors[part], threads=threads)
-            done += len(keys[part])
-
-    def _growing(self) -> VectorIndex:
-        if not self._shards or len(self._shards[-1]) >= self.shard_size:
-            self._shards.append(VectorIndex(self.dim))
-            self._saved.append(None)
-        elif (path := self._saved[-1]) is not None:
-            self._shards[-1] = VectorIndex.open(path, dim=self.dim, view=False)
-            self._saved[-1] = None
-        return self._shards[-1]
-
-    def get(self, keys: IntArray) -> NDArray[np.float32]:
-        """The stored vectors (n, dim) of the keys (n,); KeyError for a key that is not here."""
-        if len(self._shards) == 1:
-            return self._shards[0].get(keys)
-        vectors = np.zeros((len(keys), self.dim), np.float32)
-        found = np.zeros(len(keys), np.bool_)
-        for shard in self._shards:
-            here = shard.contains(keys)
-            vectors[here] = shard.get(keys[here])
-            found |= here
-        if not found.all():
-            raise KeyError(f"{int((~found).sum())} keys are not in the index")
-        return vectors
-
-    def search(
-        self, queries: FloatArray, k: int, *, exact: bool | None = None, threads: int = 0
-    ) -> Matches:
-        """As ``VectorIndex.search``, over all files."""
-        found = [s.search(queries, k, exact=exact, threads=threads) for s in self._shards]
-        return merge(found, k) if found else _nothing(len(queries))
-
-    def save(self, folder: Path, stem: str) -> list[SavedFile]:
-        """Write all files into another folder than they came from; always at least one."""
-        if not self._shards:
-            self._shards, self._saved = [VectorIndex(self.dim)], [None]
-        files = []
-        for number, (shard, old) in enumerate(zip(self._shards, self._saved, strict=True)):
-            path = folder / f"{stem}.{number:02}.usearch"
-            files.append(shard.save(path) if old is None else _link(old, path))
-        return files
 
 
 def merge(found: Sequence[Matches], k: int) -> Matches:
@@ -321,7 +232,8 @@ def _tidy(keys: NDArray[np.uint64], distances: FloatArray, counts: NDArray[np.in
     return best(keys.astype(np.int64), scores, keys.shape[1])
 
 
-def _nothing(n_queries: int) -> Matches:
+def nothing(n_queries: int) -> Matches:
+    """What N queries find where there is nothing."""
     empty = np.zeros((n_queries, 0))
     counts = np.zeros(n_queries, np.int64)
     return Matches(empty.astype(np.int64), empty.astype(np.float32), counts)
@@ -352,7 +264,8 @@ def write_whole(path: Path, content: bytes) -> None:
     sync(path.parent)
 
 
-def _link(old: Path, new: Path) -> SavedFile:
+def link(old: Path, new: Path) -> SavedFile:
+    """Give a file that does not change a second name, or copy it where that cannot be."""
     try:
         os.link(old, new)
     except OSError:  # a file system without hard links
@@ -362,7 +275,8 @@ def _link(old: Path, new: Path) -> SavedFile:
 
 
 @contextlib.contextmanager
-def _refusals(path: Path) -> Iterator[None]:
+def refusals(path: Path) -> Iterator[None]:
+    """Tell what the disk or usearch says against writing ``path`` as LibraryNotWritable."""
     try:
         yield
     except (OSError, RuntimeError) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -17,7 +19,7 @@ import pytest
 from test_store import DIM, MODEL, analysis, batch, file_row, recording, run_python, unit
 
 from livi_index.errors import LibraryDamaged, LibraryNotFound
-from livi_index.generations import Generation, current, generations
+from livi_index.generations import FORMAT, Generation, current, generations, name_current
 from livi_index.publishing import PublishedModel, PublishOptions, Space, publish
 from livi_index.records import Batch, FileRow
 from livi_index.store import Store
@@ -122,7 +124,8 @@ def test_growing_step_by_step_answers_as_made_at_once(tmp_path: Path) -> None:
     with current(tmp_path / "steps") as steps, current(tmp_path / "once") as once:
         assert answers(steps) == answers(once)
         assert np.array_equal(steps.segments("words"), once.segments("words"))
-        assert sum("segments" in f.name for f in steps.manifest.files) == 5
+        graphs = [f.name for f in steps.manifest.files if f.name.endswith(".usearch")]
+        assert sum(name.startswith("segments") for name in graphs) == 4
     assert generations(tmp_path / "steps") == [7, 8, 9]
 
 
@@ -238,6 +241,22 @@ def test_damage_is_found_even_where_the_times_are_put_back(tmp_path: Path) -> No
         current(tmp_path)
 
 
+def test_what_another_edition_published_is_told_apart_and_made_anew(tmp_path: Path) -> None:
+    filled(tmp_path, *range(1, 9))
+    with current(tmp_path) as generation:
+        expected = answers(generation)
+    manifest = tmp_path / "published" / "000001" / "manifest.json"
+    for other in (FORMAT - 1, FORMAT + 1, "x"):
+        values = json.loads(manifest.read_text()) | {"format": other}
+        manifest.write_text(json.dumps(values))
+        name_current(tmp_path, 1, hashlib.sha256(manifest.read_bytes()).hexdigest())
+        with pytest.raises(LibraryDamaged, match=r"another version.*`livi-index build` publishes"):
+            current(tmp_path)
+    assert filled(tmp_path) == 2
+    with current(tmp_path) as generation:
+        assert answers(generation) == expected
+
+
 def damage(path: Path, kind: str, rng: random.Random) -> None:
     content = bytearray(path.read_bytes())
     at = rng.randrange(len(content))
@@ -261,7 +280,7 @@ def test_every_damage_is_found_named_and_repaired(tmp_path: Path, kind: str) -> 
         expected = answers(generation)
     folder = library / "published" / "000001"
     names = [*(path.name for path in folder.iterdir()), "../../CURRENT"]
-    assert len(names) >= 8
+    assert len(names) >= 12
     saved = tmp_path / "saved"
     shutil.copytree(library, saved)
     for name in names * (6 if kind == "flip" else 2):

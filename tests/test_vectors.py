@@ -15,7 +15,6 @@ from livi_index.vectors import (
     EXPANSION_ADD,
     EXPANSION_SEARCH,
     Match,
-    ShardedIndex,
     VectorIndex,
     merge,
     saved_file,
@@ -197,42 +196,6 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
     assert saved_file(path) == old
     assert [found.name for found in tmp_path.iterdir()] == ["a.usearch"]
-
-
-@pytest.mark.parametrize("n", [0, 1, 24, 25, 26, 101])
-def test_shards_answer_as_one_index(tmp_path: Path, n: int) -> None:
-    whole, parts = VectorIndex(DIM), ShardedIndex(DIM, shard_size=25)
-    vectors, queries = unit(n), unit(6, seed=3)
-    whole.add(keys(1, n), vectors)
-    for start in range(0, n, 40):
-        parts.add(keys(1, n)[start : start + 40], vectors[start : start + 40])
-    files = parts.save(tmp_path, "segments")
-    assert len(files) == max(1, -(-n // 25)) and files[0].name == "segments.00.usearch"
-    paths = [tmp_path / file.name for file in files]
-    for index in (parts, ShardedIndex.open(paths, dim=DIM, shard_size=25)):
-        assert len(index) == n and np.array_equal(index.keys, whole.keys)
-        found, expected = index.search(queries, 12), whole.search(queries, 12)
-        assert [found.of(i) for i in range(6)] == [expected.of(i) for i in range(6)]
-        assert np.array_equal(index.get(keys(1, n)[::-1]), whole.get(keys(1, n)[::-1]))
-        with pytest.raises(KeyError):
-            index.get(np.array([n + 1]))
-
-
-def test_only_the_last_shard_is_written_again(tmp_path: Path) -> None:
-    before, after = tmp_path / "1", tmp_path / "2"
-    before.mkdir(), after.mkdir()
-    index = ShardedIndex(DIM, shard_size=10)
-    index.add(keys(1, 25), unit(25))
-    old = index.save(before, "s")
-    index = ShardedIndex.open([before / file.name for file in old], dim=DIM, shard_size=10)
-    with pytest.raises(ValueError, match="new to the index"):
-        index.add(np.array([3]), unit(1))
-    index.add(keys(26, 10), unit(10, seed=4))
-    new = index.save(after, "s")
-    assert [file.sha256 for file in new[:2]] == [file.sha256 for file in old[:2]]
-    assert (before / "s.00.usearch").samefile(after / "s.00.usearch")
-    assert len(new) == 4 and saved_file(before / "s.02.usearch") == old[2]
-    assert np.array_equal(index.keys, keys(1, 35))
 
 
 def test_merged_answers_keep_order_and_counts() -> None:
