@@ -30,7 +30,9 @@ from numpy.typing import NDArray
 from livi_index.containers import Kind, has_length_tag, open_container, open_regular, sniff
 from livi_index.errors import UnreadableAudio
 
-__all__ = ["SAMPLE_RATE", "Audio", "FailureCode", "FloatArray", "decode", "load_audio"]
+__all__ = [
+    "SAMPLE_RATE", "Audio", "FailureCode", "FloatArray", "decode", "decoders", "load_audio",
+]  # fmt: skip
 
 FloatArray: TypeAlias = NDArray[np.float32]
 
@@ -102,6 +104,11 @@ class _Take:
 class _Source:
     stated_s: float | None  # length by the header, None where the header only guesses
     blocks: Generator[_Block, None, None]
+
+
+def decoders() -> str:
+    """What decodes here, with versions: a file that failed under others is worth another try."""
+    return ", ".join(f"{name} {version}" for name, version in _DECODERS.items())
 
 
 def load_audio(path: str | Path, *, max_s: float | None = None) -> FloatArray:

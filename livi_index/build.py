@@ -39,7 +39,7 @@ from livi_index.ledger import SEEN, Done, Ledger, NewFailure
 from livi_index.library import default_library, keep_bundle
 from livi_index.models import Bundle, usable_cpus
 from livi_index.pipeline import Clock, Pipeline
-from livi_index.planning import Copy, Label, Plan, Planner, Settled, read_list
+from livi_index.planning import Copy, Label, Plan, Planner, Settled, check_codes, read_list
 from livi_index.publishing import PublishedModel, PublishOptions, Space, publish
 from livi_index.reading import Spoilt, Track, read
 from livi_index.records import Pruned, Root, Run
@@ -69,6 +69,7 @@ class BuildOptions:
     until: TimeOfDay | None = None  # local time until which it does
     prune: bool = False  # delete what is known of files that are gone
     force_prune: bool = False  # the same, and whatever the guard says
+    retry: tuple[str, ...] = ()  # codes of failures to try again, or "all"
     commit_tracks: int = 100  # in one transaction, at most
     commit_s: float = 10.0  # from one transaction to the next, while tracks come
     publish_s: float = 3600.0  # from one publication to the next in a long build
@@ -141,6 +142,7 @@ def build(
     place = Path(os.path.abspath(default_library() if library is None else library))
     named = list(dict.fromkeys(Path(os.path.abspath(root)) for root in roots))
     labels = read_list(options.files) if options.files else {}
+    check_codes(options.retry)
     if not place.exists() and not any(map(os.path.lexists, (*named, *labels))):
         raise nothing_there(place, named, options.files)
     with write_lock(place), Store(place) as store:
@@ -191,7 +193,8 @@ class _Run:
         before = self._store.state
         published = published_labels(self._place) if labels else {}
         model_id = self._bundle.card.model_id
-        planner = Planner(self._store, model_id, self._space.name, labels, published)
+        retry = self._options.retry
+        planner = Planner(self._store, model_id, self._space.name, labels, published, retry)
         with self._clock.time("walk"):
             plan = self._walk(planner, roots, labels)
         named = [root.path for root in roots]

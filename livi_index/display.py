@@ -225,7 +225,7 @@ def print_status(status: Status, *, as_json: bool) -> None:
 def _status_lines(status: Status) -> Iterator[str]:
     yield f"library       {status.library}"
     yield f"model         {status.model} {status.model_version} ({status.model_id[:12]})"
-    yield f"generation    {status.generation}, published {_when(status.published_at)}"
+    yield f"generation    {status.generation}, published {when(status.published_at)}"
     yield f"recordings    {status.recordings:,} at {status.files:,} paths"
     yield f"  with words  {status.indexed:,}, in {status.segments:,} segments"
     yield f"  without     {status.instrumental:,} (instrumental)"
@@ -236,7 +236,7 @@ def _status_lines(status: Status) -> Iterator[str]:
     yield f"on disk       {megabytes(status.bytes_on_disk)}"
     yield f"index         {megabytes(status.index_bytes)}, in memory while it is published"
     for run in status.runs:
-        yield f"run           {_when(run.started_at)}, {clock(run.seconds)}: {_counts(run.counts)}"
+        yield f"run           {when(run.started_at)}, {clock(run.seconds)}: {_counts(run.counts)}"
 
 
 def _counts(counts: dict[str, Any]) -> str:
@@ -244,7 +244,8 @@ def _counts(counts: dict[str, Any]) -> str:
     return ", ".join(f"{counts[name]:,} {name}" for name in names if counts.get(name))
 
 
-def _when(at: float) -> str:
+def when(at: float) -> str:
+    """A time since 1970 as people here write it."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 

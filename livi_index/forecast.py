@@ -22,7 +22,7 @@ from livi_index.database import PUBLISHED, write_lock
 from livi_index.guard import Held, leaving
 from livi_index.library import default_library
 from livi_index.models import Bundle
-from livi_index.planning import Job, Plan, Planner, read_list
+from livi_index.planning import Job, Plan, Planner, check_codes, read_list
 from livi_index.scan import walk
 from livi_index.scope import model_for, nothing_there, outside, published_labels, roots_to_walk
 from livi_index.status import bytes_below
@@ -70,6 +70,7 @@ def forecast(
     place = Path(os.path.abspath(default_library() if library is None else library))
     named = list(dict.fromkeys(Path(os.path.abspath(root)) for root in roots))
     labels = read_list(options.files) if options.files else {}
+    check_codes(options.retry)
     with ExitStack() as stack:
         if place.exists():
             stack.enter_context(write_lock(place))
@@ -88,7 +89,7 @@ def forecast(
         bundle = model_for(place, store, options.model)
         published = published_labels(place) if labels else {}
         space = bundle.card.spaces[0].name
-        planner = Planner(store, bundle.card.model_id, space, labels, published)
+        planner = Planner(store, bundle.card.model_id, space, labels, published, options.retry)
         found = outside(
             place,
             walk(

@@ -7,7 +7,9 @@ place, a content that could not be decoded is not tried again, the rest is a ``J
 Every file that was seen comes to one outcome. The first file of a recording stands for it
 (``indexed``, ``instrumental``, ``reused``), every other one is a duplicate; a file that cannot be
 used is ``failed``, or ``known_failed`` where nothing about it has changed since. What only the
-system refused (permission, input and output, a file in the making) is tried again every time.
+system refused (permission, input and output, a file in the making) is tried again every time. What
+cost its worker process is tried once more and then is in quarantine; that, and whatever else the
+decoders failed at, is tried again when there is a new version of them, or when a run is told to.
 
 A list is a CSV file: ``path``, and if there are such columns ``work``, ``title``, ``artist``, which
 go before a file's own tags. Other columns, such as an id, are left alone.
@@ -19,11 +21,12 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
+from livi_index.audio import FailureCode, decoders
 from livi_index.decode import DecodeFailure
 from livi_index.errors import BadInput
 from livi_index.guard import Absent, Census, below
@@ -38,6 +41,10 @@ Outcome = Literal[
 Item = TypeVar("Item")
 
 TRIED_AGAIN = frozenset({"permission", "not_found", "not_regular", "io_error", "changed"})
+DEADLY = frozenset({"worker_died", "timeout"})  # codes of what cost its worker process
+DEATHS = 2  # then it is in quarantine
+_OF_DECODERS = DEADLY | {"no_audio_stream", "undecodable", "garbage", "too_short", "out_of_memory"}
+EVERY = "all"  # to retry
 # A file of another name is only audio if its content is; LICENSE is no damaged song.
 _AUDIO_SUFFIX = re.compile(
     r"\.(aac|aif[cf]?|aiff|alac|ape|caf|flac|m4[ab]|mka|mp[234]|mpga|og[ag]|opus|w64|wave?|weba|wma"
@@ -152,18 +159,24 @@ class Planner:
         space: str,
         labels: Mapping[Path, Label] | None = None,
         published: Mapping[Path, Label] | None = None,
+        retry: Collection[str] = (),
     ) -> None:
+        """``retry``: codes of failures to try again, or EVERY."""
+        self._retry = frozenset(retry)
+        self._decoders = decoders()
         self._files = store.known_files()
         self._failures = store.failures()
         self._analysed = store.analysed(model_id, space)
         self._labels = labels or {}
         self._published = published or {}
         self._failed_contents = {
-            f.content_hash: f for f in self._failures.values() if f.content_hash and _final(f.code)
+            f.content_hash: f
+            for f in self._failures.values()
+            if f.content_hash and not self._worth_a_try(f)
         }
         self._stand_for: set[int] = set()  # recordings that a file of this run stands for
         self._in_work: set[int] = set()
-        self._tried_again: dict[Path, str] = {}
+        self._tried_again: dict[Path, str] = {}  # codes
         self._new: set[Path] = set()  # paths that were not known
         self.arrived: set[int] = set()  # recordings that lie at such a path
 
@@ -236,7 +249,7 @@ class Planner:
             return self._claim(Job(file, known.recording_id, None, None))
         failure = self._failures.get(os.fspath(file.path))
         if failure is not None:
-            if _final(failure.code):
+            if not self._worth_a_try(failure):
                 return "known_failed"
             self._tried_again[file.path] = failure.code
             return None
@@ -276,7 +289,7 @@ class Planner:
         row = file_row(file, number, identity.tags, self._labels.get(file.path))
         known = self._failed_contents.get(identity.content_hash)
         if known is not None and number not in self._analysed:
-            failure = Failure(file.path, known.code, known.message, "", identity.content_hash)
+            failure = replace(known, path=file.path)
             return Settled("known_failed", file_row(file, None), failure)
         verdict = self._claim(Job(file, number, identity.content_hash, row))
         return verdict if isinstance(verdict, Job | Copy) else Settled(verdict, row)
@@ -287,14 +300,32 @@ class Planner:
         """A file that cannot be used."""
         if why.code == "not_audio" and not _AUDIO_SUFFIX.fullmatch(file.path.suffix):
             return Settled("skipped", file_row(file, None))
-        if self._tried_again.get(file.path) == why.code:
-            return Settled("known_failed")
-        failure = Failure(file.path, why.code, why.reason, "", content_hash)
-        return Settled("failed", file_row(file, None), failure)
+        failure = Failure(file.path, why.code, why.reason, self._decoders, content_hash)
+        if self._tried_again.get(file.path) != why.code:
+            return Settled("failed", file_row(file, None), failure)
+        # What the system refuses night after night is not written down every time.
+        refused = why.code in TRIED_AGAIN and not self._retry
+        return Settled("known_failed", None, None if refused else failure)
+
+    def _worth_a_try(self, failure: Failure) -> bool:
+        if failure.code in self._retry | TRIED_AGAIN or EVERY in self._retry:
+            return True
+        if failure.code in DEADLY and not in_quarantine(failure.code, failure.attempts):
+            return True
+        return failure.code in _OF_DECODERS and failure.decoder != self._decoders
 
 
-def _final(code: str) -> bool:
-    return code not in TRIED_AGAIN
+def check_codes(retry: Collection[str]) -> None:
+    """Raise BadInput for a code that no failure has."""
+    known = (*get_args(FailureCode), EVERY)
+    for code in retry:
+        if code not in known:
+            raise BadInput(f"no failure has the code {code!r}; there are: {', '.join(known)}")
+
+
+def in_quarantine(code: str, attempts: int) -> bool:
+    """Whether a file has killed so many workers that it is only tried when asked for."""
+    return code in DEADLY and attempts >= DEATHS
 
 
 def _unchanged(file: AudioFile, known: KnownFile) -> bool:

@@ -93,7 +93,10 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Failure:
-    """A file that could not be indexed. ``commit`` adds attempts up and keeps ``first_at``."""
+    """A file that could not be indexed; ``decoder`` names what is at hand to decode.
+
+    ``commit`` adds attempts up and keeps ``first_at`` while the content is not another.
+    """
 
     path: Path
     code: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from livi_index.build import LAST_RUN
 from livi_index.errors import LibraryNotFound
 from livi_index.generations import Generation, current
 from livi_index.library import default_library
+from livi_index.planning import in_quarantine
 
 SCHEMA = 1
 N_RUNS = 5
@@ -57,13 +58,19 @@ class Status:
         return {"schema": SCHEMA, **asdict(self)}
 
 
-def read_status(library: str | Path | None = None) -> Status:
-    """Look at a library. Raises LibraryNotFound, LibraryDamaged."""
+def existing(library: str | Path | None = None) -> Path:
+    """The folder of a library, by default the user's own. Raises LibraryNotFound."""
     place = default_library() if library is None else Path(library)
     if not place.is_dir():
         raise LibraryNotFound(
             f"there is no library at {place}; `livi-index build FOLDER` makes one"
         )
+    return place
+
+
+def read_status(library: str | Path | None = None) -> Status:
+    """Look at a library. Raises LibraryNotFound, LibraryDamaged."""
+    place = existing(library)
     with current(place) as generation:
         manifest = generation.manifest
         names = ("files", "recordings", "indexed", "instrumental", "truncated", "segments")
@@ -81,6 +88,41 @@ def read_status(library: str | Path | None = None) -> Status:
             index_bytes=sum(f.size for f in manifest.files if f.name.endswith(".usearch")),
             runs=_runs(place, generation),
         )
+
+
+@dataclass(frozen=True)
+class FailureNote:
+    """A file that could not be indexed; times in seconds since 1970.
+
+    In quarantine: it has killed a worker twice, and is tried again only when asked for (``build
+    --retry``) or with a new version of ``decoder``.
+    """
+
+    path: str
+    code: str
+    message: str
+    attempts: int
+    quarantined: bool
+    first_at: float
+    last_at: float
+    decoder: str
+
+
+def read_failures(
+    library: str | Path | None = None, codes: Collection[str] = ()
+) -> list[FailureNote]:
+    """All failures, or those with these codes, by path. Raises as ``read_status``."""
+    with current(existing(library)) as generation:
+        rows = generation.ask(
+            "SELECT path, code, message, attempts, first_at, last_at, decoder FROM failures"
+            " ORDER BY path"
+        )
+    notes = []
+    for path, code, message, attempts, first_at, last_at, decoder in rows:
+        caught = in_quarantine(code, attempts)
+        name = os.fsdecode(path)
+        notes.append(FailureNote(name, code, message, attempts, caught, first_at, last_at, decoder))
+    return [note for note in notes if not codes or note.code in codes]
 
 
 def bytes_below(place: Path) -> int:

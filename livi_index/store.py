@@ -220,14 +220,19 @@ class Store:
     def _write_failures(self, batch: Batch) -> None:
         paths = [os.fsencode(failure.path) for failure in batch.failures]
         assert len(set(paths)) == len(paths), "one failure of a path in a batch"
-        known = "SELECT path, attempts, first_at FROM failures WHERE path IN (SELECT unnest(?))"
+        known = (
+            "SELECT path, content_hash, attempts, first_at FROM failures"
+            " WHERE path IN (SELECT unnest(?))"
+        )
         rows = self._connection.execute(known, [paths]).fetchall() if paths else []
-        before = {path: (attempts, first_at) for path, attempts, first_at in rows}
+        before = {row[0]: row[1:] for row in rows}
         fine = [os.fsencode(f.path) for f in batch.files if f.recording_id is not None]
         self._delete("failures", [*paths, *fine, *map(os.fsencode, batch.forgotten)])
         new = []
         for path, failure in zip(paths, batch.failures, strict=True):
-            attempts, first_at = before.get(path, (0, failure.first_at))
+            content, attempts, first_at = before.get(path, (None, 0, failure.first_at))
+            if content and failure.content_hash and content != failure.content_hash:
+                attempts, first_at = 0, failure.first_at  # another recording lies there now
             new.append((path, displayed(failure.path), failure.content_hash, failure.code,
                         _text(failure.message), attempts + failure.attempts, first_at,
                         failure.last_at, failure.decoder))  # fmt: skip

@@ -250,6 +250,21 @@ def test_status(built):
     assert re.search(r"run +\d{4}-\d\d-\d\d \d\d:\d\d, .*5 indexed", told)
 
 
+def test_failures(built, tmp_path):
+    library, _ = built
+    told = livi("failures", library=library).stdout
+    assert re.fullmatch(
+        r"not_audio +.*odd \\x1b\[2J.mp3: this is not an audio file"
+        r" \(1×, last \d{4}-\d\d-\d\d \d\d:\d\d\)\n", told
+    )  # fmt: skip
+    (line,) = livi("failures", "--json", library=library).stdout.splitlines()
+    failure = json.loads(line)
+    assert set(failure) == {"path", "code", "message", "attempts", "quarantined", "first_at",
+                            "last_at", "decoder"}  # fmt: skip
+    assert livi("failures", "--code", "timeout", library=library).stdout == "nothing failed\n"
+    assert "no library at" in livi("failures", library=tmp_path / "none", ok=False).stderr
+
+
 def test_models(tmp_path):
     place = {"LIVI_MODELS": str(tmp_path / "models")}
     assert "installed" in livi("models", "install", songs.TINY, **place).stdout

@@ -57,7 +57,7 @@ NARROW = {
         "generations",
     },
     "ranking": {"errors", "encoders", "generations"},
-    "planning": {"errors", "records", "guard", "scan", "store", "decode"},
+    "planning": {"errors", "records", "guard", "audio", "scan", "store", "decode"},
     "reading": {"audio", "decode", "scan", "pipeline", "planning"},
     "analysis": {"records", "models", "vocals", "encoders", "pipeline", "planning", "reading"},
     "ledger": {"records", "decode", "planning", "reading", "analysis"},

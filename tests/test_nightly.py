@@ -2,16 +2,22 @@
 
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 import songs
 from test_build import contents, outcomes, run
 
+from livi_index.audio import decoders
 from livi_index.build import BuildOptions
+from livi_index.decode import DecodeFailure
 from livi_index.errors import BadInput
 from livi_index.forecast import forecast
 from livi_index.generations import current
-from livi_index.records import Root
+from livi_index.planning import Planner
+from livi_index.records import Batch, Root
+from livi_index.scan import walk
+from livi_index.status import read_failures
 from livi_index.store import Store
 
 OPTIONS = BuildOptions(model=os.fspath(songs.TINY), jobs=1)
@@ -192,3 +198,58 @@ def test_what_a_run_would_do(tmp_path):
     assert outcomes(run([], library)) == {"indexed": 1, "reused": 2}
     with pytest.raises(BadInput, match="no such file or folder"):
         forecast([tmp_path / "nothing"], tmp_path / "other", OPTIONS)
+
+
+def died(library, file, code):
+    """A run in which decoding a file ends like this; what that comes to."""
+    with Store(library) as store:
+        planner = Planner(store, songs.tiny_bundle().card.model_id, "lyrics")
+        plan = planner.plan([file], [file.root])
+        if not plan.fresh:
+            return dict(plan.counts)
+        settled = planner.failed(file, DecodeFailure(code, "as told"), b"h" * 32)
+        rows = [settled.row] if settled.row else []
+        store.commit(Batch(files=rows, failures=[settled.failure] if settled.failure else []))
+        return {settled.outcome: 1}
+
+
+@pytest.mark.parametrize("code", ["worker_died", "timeout"])
+def test_quarantine(tmp_path, code):
+    music, library = tmp_path / "music", tmp_path / "library"
+    crate(music, 1)
+    (file,) = walk([music])
+    assert died(library, file, code) == {"failed": 1}
+    assert died(library, file, code) == {"known_failed": 1}
+    with Store(library) as store:
+        before = store.state
+        (failure,) = store.failures().values()
+    assert (failure.attempts, failure.decoder) == (2, decoders())
+    assert died(library, file, code) == {"known_failed": 1}
+    with Store(library) as store:
+        assert store.state == before, "it was not tried"
+        # As if it had been so with other decoders.
+        store.commit(Batch(failures=[replace(failure, decoder="soundfile 0.1")]))
+    assert outcomes(run([music], library)) == {"indexed": 1}
+
+
+def test_trying_again(tmp_path):
+    music, library = tmp_path / "music", tmp_path / "library"
+    crate(music, 1)
+    (music / "broken.mp3").write_bytes(b"ID3" + bytes(5000))
+    (music / "words.mp3").write_text("no song")
+    assert outcomes(run(music, library)) == {"indexed": 1, "failed": 2}
+    assert {n.code: n.attempts for n in read_failures(library)} == {
+        "undecodable": 1, "not_audio": 1,
+    }  # fmt: skip
+    report = run([], library, retry=("undecodable",))
+    assert outcomes(report) == {"reused": 1, "known_failed": 2}
+    assert report.complete
+    (note,) = read_failures(library, ["undecodable"])
+    assert (note.attempts, note.quarantined, note.path) == (2, False, str(music / "broken.mp3"))
+    assert note.first_at < note.last_at
+    run([], library, retry=("all",))
+    assert {n.code: n.attempts for n in read_failures(library)} == {
+        "undecodable": 3, "not_audio": 2,
+    }  # fmt: skip
+    with pytest.raises(BadInput, match="there are: not_found, permission"):
+        run([], library, retry=("broken",))

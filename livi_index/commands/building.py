@@ -42,6 +42,10 @@ PruneOption = Annotated[bool, typer.Option("--prune", help="Delete what is known
 ForcePruneOption = Annotated[
     bool, typer.Option("--force-prune", help="The same, however many are gone.")
 ]
+RetryOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="CODE", help="Try failures of this code again, or all; repeatable."),
+]
 DryOption = Annotated[bool, typer.Option("--dry-run", help="Only say what there is to do.")]
 PriorityOption = Annotated[
     bool, typer.Option("--normal-priority", help="Do not stand back behind other programs.")
@@ -61,6 +65,7 @@ def build(
     until: UntilOption = None,
     prune: PruneOption = False,
     force_prune: ForcePruneOption = False,
+    retry: RetryOption = None,
     dry_run: DryOption = False,
     normal_priority: PriorityOption = False,
     as_json: JsonOption = False,
@@ -81,6 +86,7 @@ def build(
         until=until.time() if until else None,
         prune=prune,
         force_prune=force_prune,
+        retry=tuple(retry or ()),
     )
     if dry_run:
         print_forecast(forecast(folders or (), library, options), as_json=as_json)
