@@ -1,24 +1,23 @@
-"""The reader: a small network that hears sung words as phones, 25 guesses a second.
+"""The reader: a network that hears sung words as phones, 41.6 guesses a second.
 
-    samples ─▶ log-mel ─▶ convolutions, 100 → 12.5 frames/s ─▶ blocks ─▶ two phones a frame
+    samples ─▶ convolutions, 41.6 frames/s ─▶ 2 blocks ─▶ pairs of frames ─▶ 4 blocks ─▶ phones
 
-A block is a convolution, an attention within 10 s, and a feed-forward part, all pre-norm residual
-(after the conformer, Gulati et al. 2020, with one feed-forward). Nothing depends on absolute
-position, so a network trained on 10 s clips reads 30 s windows: attention looks at 10 s at a time
-and the convolutions carry over the cuts. Trained with CTC (Graves et al. 2006); phone 0 is blank.
-Half-way the network also names the phone of every moment, which synthetic voices tell: with CTC on
-letters alone it stayed with blanks and vowels for thousands of steps of singing.
+Its body is the encoder of a speech recogniser, Moonshine tiny (Jeffries et al. 2024), whose weights
+``export.speech`` reads: it has heard far more voices than a synthesiser has. From block three on,
+two frames become one at half the cost; positions keep counting in the frames before, so attention
+finds the distances that it was trained with. A window is read in clips of 10 s, each for itself.
 
-Shapes: B windows, T frames, C channels. All signal processing is inside, so that it is exported
-with the network and there is one log-mel only.
+Trained with CTC (Graves et al. 2006); phone 0 is blank. Half-way the network also names the phone
+of every moment, which synthetic voices tell: with CTC alone a network that starts from nothing
+stays with blanks and vowels for thousands of steps of singing.
+
+Shapes: B clips or windows, T frames, C channels.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,179 +25,146 @@ from torch.nn import functional as F
 from export.phones import PHONES
 
 SAMPLE_RATE = 16_000
-_N_FFT, _MEL_HOP = 400, 160
-FRAME_RATE = 12.5
+CLIP_SAMPLES = 160_000
 PHONES_PER_FRAME = 2
-_CHUNK_FRAMES = 125  # 10 s
+GUESSES = 416  # phones guessed in a clip
+_EDGE = 256, 255  # silence around a clip, so that frames are centred in it
+_ROTARY_BASE = 10_000.0
 
 
 @dataclass(frozen=True)
 class ReaderOptions:
     """Sizes of the network; stored with every checkpoint."""
 
-    n_mels: int = 80
-    width: int = 256
-    heads: int = 4
-    feed_forward: int = 1024
-    kernel: int = 15
+    width: int = 288
+    heads: int = 8
+    feed_forward: int = 1152
+    rotated: int = 32  # of the 36 channels of a head
     blocks: int = 6
-    dropout: float = 0.05
+    fine_blocks: int = 2  # before pairs of frames are joined
+    moments_after: int = 4  # blocks before the guess half-way
 
 
-class LogMel(nn.Module):
-    """(B, N) samples → (B, n_mels, N // 160) log-mel in about −1…1, the same at any level.
+class Frames(nn.Module):
+    """A convolution without edges as one product: (B, T, C) → (B, T', out)."""
 
-    Power spectrum of 25 ms Hann windows by convolution, mel bands, log10, everything more than 8
-    below the loudest of this window raised to there (the maximum is the window's own: a neighbour
-    in the batch must not change it).
-    """
-
-    def __init__(self, n_mels: int) -> None:
+    def __init__(self, channels: int, out: int, kernel: int, stride: int, *, bias: bool) -> None:
         super().__init__()
-        window = torch.hann_window(_N_FFT, dtype=torch.float64)
-        n_bins = _N_FFT // 2 + 1
-        angle = 2 * math.pi / _N_FFT * torch.outer(torch.arange(n_bins), torch.arange(_N_FFT))
-        kernels = torch.cat([angle.cos() * window, -angle.sin() * window]).float()
-        self.register_buffer("kernels", kernels[:, None], persistent=False)
-        self.register_buffer("window", window.float(), persistent=False)
-        self.register_buffer("mel", torch.from_numpy(_mel_bands(n_mels)), persistent=False)
+        self.kernel, self.stride = kernel, stride
+        self.product = nn.Linear(kernel * channels, out, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, channels = x.shape
+        count = (length - self.kernel) // self.stride + 1
+        steps = -(-self.kernel // self.stride)
+        # whole strides are cut as one, and a frame is the strides it covers side by side
+        rows = F.pad(x, (0, 0, 0, (count + steps - 1) * self.stride - length))
+        rows = rows.reshape(batch, count + steps - 1, self.stride * channels)
+        rest = (self.kernel - (steps - 1) * self.stride) * channels
+        parts = [rows[:, i : i + count] for i in range(steps - 1)]
+        parts.append(rows[:, steps - 1 : steps - 1 + count, :rest])
+        return self.product(torch.cat(parts, dim=2))
+
+
+class Stem(nn.Module):
+    """(B, 160000) samples → (B, 416, C)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = Frames(1, width, 127, 64, bias=False)
+        self.scale = nn.Parameter(torch.ones(width))
+        self.shift = nn.Parameter(torch.zeros(width))
+        self.second = Frames(width, 2 * width, 7, 3, bias=True)
+        self.third = Frames(2 * width, width, 3, 2, bias=True)
 
     def forward(self, samples: Tensor) -> Tensor:
-        padded = F.pad(samples[:, None], (_N_FFT // 2, _N_FFT // 2 - _MEL_HOP))
-        parts = F.conv1d(padded, self.kernels, stride=_MEL_HOP)
-        real, imaginary = parts.chunk(2, dim=1)
-        return self._scale(real.square() + imaginary.square())
-
-    def fast(self, samples: Tensor) -> Tensor:
-        """``forward`` by FFT, for training; equal to about 1e-4."""
-        padded = F.pad(samples, (_N_FFT // 2, _N_FFT // 2 - _MEL_HOP))
-        frames = padded.unfold(1, _N_FFT, _MEL_HOP)
-        spectrum = torch.fft.rfft(frames * self.window).abs().square()
-        return self._scale(spectrum.transpose(1, 2))
-
-    def _scale(self, power: Tensor) -> Tensor:
-        bands = torch.matmul(self.mel, power).clamp(min=1e-10).log10()
-        loudest = bands.amax(dim=(1, 2), keepdim=True)
-        return (torch.maximum(bands, loudest - 8.0) - loudest + 4.0) / 4.0
-
-
-def _mel_bands(n_mels: int) -> np.ndarray:
-    """(n_mels, 201) float32 triangles, equal on the HTK mel scale from 30 Hz to 8 kHz."""
-    edges = np.linspace(_to_mel(30.0), _to_mel(SAMPLE_RATE / 2), n_mels + 2)
-    hertz = 700.0 * (10 ** (edges / 2595.0) - 1)
-    bins = np.arange(_N_FFT // 2 + 1) * (SAMPLE_RATE / _N_FFT)
-    rise = (bins - hertz[:-2, None]) / np.maximum(np.diff(hertz)[:-1, None], 20.0)
-    fall = (hertz[2:, None] - bins) / np.maximum(np.diff(hertz)[1:, None], 20.0)
-    return np.maximum(0, np.minimum(rise, fall)).astype(np.float32)
-
-
-def _to_mel(hertz: float) -> float:
-    return 2595.0 * math.log10(1 + hertz / 700.0)
+        x = torch.tanh(self.first(F.pad(samples, _EDGE)[:, :, None])).float()
+        # one group norm over the clip; written out, since it runs over time and channels
+        x = x - x.mean(dim=(1, 2), keepdim=True)
+        x = x * (x.square().mean(dim=(1, 2), keepdim=True) + 1e-5).rsqrt()
+        x = F.gelu(self.second(x * self.scale + self.shift))
+        return F.gelu(self.third(x))
 
 
 class _Attention(nn.Module):
-    """Self-attention within chunks of 10 s: (B, T, C) → (B, T, C); T is a multiple of the chunk."""
+    """Self-attention within a clip: (B, T, C) and the turns of its positions → (B, T, C)."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, options: ReaderOptions) -> None:
         super().__init__()
-        self.heads = heads
-        self.into = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.heads, self.rotated = options.heads, options.rotated
+        self.into = nn.Linear(options.width, 3 * options.width, bias=False)
+        self.out = nn.Linear(options.width, options.width, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        width = x.shape[-1]
-        pieces = self.into(x).reshape(-1, _CHUNK_FRAMES, 3, self.heads, width // self.heads)
+    def forward(self, x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+        batch, length, width = x.shape
+        pieces = self.into(x).reshape(batch, length, 3, self.heads, width // self.heads)
         q, k, v = pieces.permute(2, 0, 3, 1, 4).unbind(0)
+        q, k = self._turned(q, turns), self._turned(k, turns)
         mixed = F.scaled_dot_product_attention(q, k, v)
         return self.out(mixed.transpose(1, 2).reshape(x.shape))
 
-
-class _Convolution(nn.Module):
-    """Gated depthwise convolution over time: (B, T, C) → (B, T, C)."""
-
-    def __init__(self, width: int, kernel: int) -> None:
-        super().__init__()
-        self.into = nn.Linear(width, 2 * width)
-        self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gated = F.glu(self.into(x), dim=-1)
-        mixed = self.depthwise(gated.transpose(1, 2)).transpose(1, 2)
-        return self.out(F.silu(self.norm(mixed)))
+    def _turned(self, x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+        """Rotary positions (Su et al. 2021): a head's channels are two halves and what stays."""
+        cosine, sine = turns
+        half = self.rotated // 2
+        one, other, rest = x.split([half, half, x.shape[-1] - 2 * half], dim=-1)
+        return torch.cat([one * cosine - other * sine, other * cosine + one * sine, rest], dim=-1)
 
 
 class _Block(nn.Module):
     def __init__(self, options: ReaderOptions) -> None:
         super().__init__()
         width = options.width
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
-        self.convolution = _Convolution(width, options.kernel)
-        self.attention = _Attention(width, options.heads)
+        self.norms = nn.ModuleList(nn.LayerNorm(width, bias=False) for _ in range(2))
+        self.attention = _Attention(options)
         self.feed_forward = nn.Sequential(
             nn.Linear(width, options.feed_forward),
-            nn.SiLU(),
+            nn.GELU(),
             nn.Linear(options.feed_forward, width),
         )
-        self.dropout = nn.Dropout(options.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.dropout(self.convolution(self.norms[0](x)))
-        x = x + self.dropout(self.attention(self.norms[1](x)))
-        return x + self.dropout(self.feed_forward(self.norms[2](x)))
-
-
-class Subsample(nn.Module):
-    """(B, n_mels, 8T) log-mel → (B, T, C): three halvings of time, two of frequency."""
-
-    def __init__(self, n_mels: int, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(1, 24, 3, stride=2, padding=1)
-        self.second = nn.Sequential(
-            nn.Conv2d(24, 24, 3, stride=2, padding=1, groups=24), nn.Conv2d(24, 32, 1)
-        )
-        self.flatten = nn.Linear(32 * (n_mels // 4), width)
-        self.third = nn.Conv1d(width, width, 5, stride=2, padding=2, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, mel: Tensor) -> Tensor:
-        x = F.silu(self.second(F.silu(self.first(mel[:, None]))))
-        x = F.silu(self.flatten(x.permute(0, 3, 1, 2).flatten(2)))
-        return self.out(self.norm(self.third(x.transpose(1, 2)).transpose(1, 2)))
+    def forward(self, x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+        x = x + self.attention(self.norms[0](x), turns)
+        return x + self.feed_forward(self.norms[1](x))
 
 
 class Reader(nn.Module):
-    """(B, N) samples, N a multiple of 160,000 → (B, N / 640, 40) log-probabilities of phones."""
+    """(B, N) samples, N a multiple of 160,000 → (B, N / 160000 · 416, 40) log-probabilities."""
 
     def __init__(self, options: ReaderOptions | None = None) -> None:
         super().__init__()
         self.options = options or ReaderOptions()
         width = self.options.width
-        self.log_mel = LogMel(self.options.n_mels)
-        self.subsample = Subsample(self.options.n_mels, width)
+        self.stem = Stem(width)
         self.blocks = nn.ModuleList(_Block(self.options) for _ in range(self.options.blocks))
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, bias=False)
         self.said = nn.Linear(width, PHONES_PER_FRAME * len(PHONES))
         self.moments = nn.Linear(width, PHONES_PER_FRAME * len(PHONES))
 
     def forward(self, samples: Tensor) -> Tensor:
-        x = self.subsample(self.log_mel(samples))
-        for block in self.blocks:
-            x = block(x)
-        return _per_phone(self.said, self.norm(x)).log_softmax(dim=-1)
+        said, _ = self.both(samples.reshape(-1, CLIP_SAMPLES))
+        return said.reshape(samples.shape[0], -1, len(PHONES))
 
-    def train_forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, n_mels, 8T) → log-probabilities at the end, and logits half-way, both (B, 2T, 40)."""
-        x = self.subsample(mel)
-        middle = (len(self.blocks) + 1) // 2
-        for block in self.blocks[:middle]:
-            x = block(x)
+    def both(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 160000) → log-probabilities at the end, and logits half-way, both (B, 416, 40)."""
+        x = self.stem(clips)
+        positions = torch.arange(x.shape[1], dtype=torch.float32, device=x.device)
+        turns = self._turns(positions, x.dtype)
+        for block in self.blocks[: self.options.fine_blocks]:
+            x = block(x, turns)
+        x = x.reshape(x.shape[0], -1, PHONES_PER_FRAME, x.shape[2]).mean(dim=2)
+        turns = self._turns(positions.reshape(-1, PHONES_PER_FRAME).mean(dim=1), x.dtype)
+        for block in self.blocks[self.options.fine_blocks : self.options.moments_after]:
+            x = block(x, turns)
         moments = _per_phone(self.moments, x)
-        for block in self.blocks[middle:]:
-            x = block(x)
+        for block in self.blocks[self.options.moments_after :]:
+            x = block(x, turns)
         return _per_phone(self.said, self.norm(x)).log_softmax(dim=-1), moments
+
+    def _turns(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        half = torch.arange(0, self.options.rotated, 2, device=positions.device)
+        angles = positions[:, None] * _ROTARY_BASE ** (-half / self.options.rotated)
+        return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 def _per_phone(head: nn.Linear, x: Tensor) -> Tensor:

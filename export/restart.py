@@ -2,10 +2,9 @@
 
     python -m export.restart CHECKPOINT.pt --bundle livi_index/assets/livi-mini
 
-The bundle's ``audio.onnx`` holds every weight that reading needs, at float16. Most keep their
-names; the matrix of a linear layer has lost its name to a transposition and is found before the
-addition of its bias. The head that only training has (``moments``) starts anew, and so does the
-optimiser.
+The bundle's ``audio.onnx`` holds every weight that reading needs: products in 8 bits, in the order
+in which they are computed, all else by name at float16. The head that only training has
+(``moments``) starts anew, and so does the optimiser.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
+from torch import nn
 
 from export.reader import Reader, ReaderOptions
 from export.train import TrainOptions, optimiser_of, save_checkpoint
@@ -32,7 +32,12 @@ def reader_of_bundle(bundle: Path, options: ReaderOptions | None = None) -> Read
     reader = Reader(options)
     state = reader.state_dict()
     found = {name: held[_PREFIX + name] for name in state if _PREFIX + name in held}
-    found |= {name: matrix.T for name, matrix in _matrices(graph, held).items() if name in state}
+    layers = [
+        f"{name}.weight"
+        for name, layer in reader.named_modules()
+        if isinstance(layer, nn.Linear) and name != "moments"
+    ]
+    found |= dict(zip(layers, _matrices(graph, held), strict=True))
     for name in state:
         if name not in found and not name.startswith("moments."):
             raise KeyError(f"{bundle}: no weight {name} in audio.onnx")
@@ -42,17 +47,14 @@ def reader_of_bundle(bundle: Path, options: ReaderOptions | None = None) -> Read
     return reader
 
 
-def _matrices(graph: onnx.GraphProto, held: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Matrices of linear layers by the name that their weight had."""
-    products = {n.output[0]: n.input[1] for n in graph.node if n.op_type == "MatMul"}
-    matrices = {}
+def _matrices(graph: onnx.GraphProto, held: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Matrices of the reader's linear layers, (out, in), in the order of the graph."""
+    widened = {n.output[0]: n.input for n in graph.node if n.op_type == "DequantizeLinear"}
+    matrices = []
     for node in graph.node:
-        if node.op_type != "Add":
-            continue
-        bias = next((i for i in node.input if i.startswith(_PREFIX)), "").removesuffix(_HALF)
-        matrix = next((products[i] for i in node.input if i in products), "")
-        if bias.endswith(".bias") and matrix in held:
-            matrices[bias.removeprefix(_PREFIX).removesuffix("bias") + "weight"] = held[matrix]
+        weight = widened.get(node.input[1]) if node.op_type == "MatMul" else None
+        if weight and weight[0] in held:
+            matrices.append((held[weight[0]].astype(np.float32) * held[weight[1]]).T)
     return matrices
 
 
