@@ -23,7 +23,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from livi_index import __version__, display
-from livi_index.commands import building, keeping
+from livi_index.commands import building, evaluating, keeping
 from livi_index.commands.options import (
     FAILED,
     INTERRUPTED,
@@ -47,6 +47,7 @@ models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(models_app, name="models", help="List, install, verify and remove models.")
 
 app.command()(building.build)
+app.command("eval")(evaluating.evaluate)
 app.command()(keeping.failures)
 
 

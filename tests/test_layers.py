@@ -23,7 +23,7 @@ LAYERS = (
     ("analysis",),
     ("ledger",),
     ("build",),
-    ("scale", "serve", "status"),
+    ("scale", "serve", "status", "evaluation"),
     ("forecast",),
     ("display",),
     ("commands",),
