@@ -130,6 +130,28 @@ def query(
 
 
 @app.command()
+def lyrics(
+    text: Annotated[
+        list[str], typer.Argument(help="Words of a song, any number; - reads them from a pipe.")
+    ],
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of hits.")] = 10,
+    min_score: Annotated[float | None, typer.Option(help="Leave out hits that score less.")] = None,
+    library: LibraryOption = None,
+    model: ModelOption = None,
+    every: Annotated[bool, typer.Option("--all", help="Every path of a hit.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the songs in which words are sung, and where; spelling need not be right."""
+    from livi_index.library import open_library
+    from livi_index.models import find_model
+
+    words = display.read_standard_input() if text == ["-"] else " ".join(text)
+    with open_library(library, model=find_model(model) if model else None) as opened:
+        answer = opened.query_lyrics(words, k=k, min_score=min_score)
+        display.print_answer(answer, every=every, as_json=as_json)
+
+
+@app.command()
 def status(library: LibraryOption = None, as_json: JsonOption = False) -> None:
     """What is in a library."""
     from livi_index.status import read_status

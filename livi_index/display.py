@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Watcher = Callable[[Progress], None]
 
 LONGEST_TAG = 200  # characters
+LONGEST_TEXT = 1_000_000  # bytes
 PLAIN_EVERY_S = 5.0
 _STAGES = {"walk": "looking for files", "tracks": "indexing", "publish": "publishing"}
 
@@ -57,6 +58,11 @@ def complain(text: str) -> None:
 def say(text: str) -> None:
     """Say something that was asked for."""
     print(safe(text), flush=True)
+
+
+def read_standard_input() -> str:
+    """What is piped in, so far as it can be words of a song."""
+    return sys.stdin.buffer.read(LONGEST_TEXT).decode("utf-8", "replace")
 
 
 def print_json(value: object) -> None:
@@ -190,11 +196,9 @@ def print_answer(answer: Answer, *, every: bool, as_json: bool) -> None:
 
 
 def _answer_lines(answer: Answer, every: bool) -> Iterator[str]:
-    asked = answer.query
-    cut = ", its end not heard" if asked.truncated else ""
-    yield f"{asked.path}  ({clock(asked.duration_s)}, vocalness {asked.vocalness:.2f}{cut})"
+    yield _question(answer)
     if not answer.hits:
-        yield f"  no version among {answer.library.recordings:,} recordings"
+        yield f"  nothing like it among {answer.library.recordings:,} recordings"
         return
     yield "   #  prob.  score  recording"
     for hit in answer.hits:
@@ -205,8 +209,29 @@ def _answer_lines(answer: Answer, every: bool) -> Iterator[str]:
         if not every and len(hit.paths) > 1:
             yield f"{'':21}and {len(hit.paths) - 1:,} more (--all)"
         if hit.matches:
-            pairs = (f"{clock(m.query_start_s)} ↔ {clock(m.hit_start_s)}" for m in hit.matches)
-            yield f"{'':21}matches {', '.join(pairs)}"
+            yield f"{'':21}{_places(hit)}"
+
+
+def _question(answer: Answer) -> str:
+    from livi_index.library import WordsInfo
+
+    asked = answer.query
+    if isinstance(asked, WordsInfo):
+        return safe(" ".join(asked.passages), LONGEST_TAG)
+    cut = ", its end not heard" if asked.truncated else ""
+    return f"{asked.path}  ({clock(asked.duration_s)}, vocalness {asked.vocalness:.2f}{cut})"
+
+
+def _places(hit: Hit) -> str:
+    from livi_index.library import Match
+
+    pairs = [
+        f"{clock(m.query_start_s)} ↔ {clock(m.hit_start_s)}"
+        if isinstance(m, Match)
+        else f"{clock(m.hit_start_s)}–{clock(m.hit_end_s)}"
+        for m in hit.matches
+    ]
+    return ("matches " if isinstance(hit.matches[0], Match) else "sung at ") + ", ".join(pairs)
 
 
 def _title(hit: Hit) -> str:

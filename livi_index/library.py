@@ -2,6 +2,7 @@
 
 ``open_library(path).query(song)`` decodes, finds the singing, encodes it, and ranks what the
 library holds (``ranking`` says by what). Every hit says where it is like the query.
+``query_lyrics(text)`` asks for words in the same way (``words`` says by what).
 
 All of an answer comes from one published generation, that which was current when the library was
 opened. A recording that is in the library is recognised by its content and not decoded again.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 from livi_index.audio import SAMPLE_RATE, Audio, FloatArray, decode
 from livi_index.database import translated
-from livi_index.encoders import BATCH_WINDOWS, AudioEncoder
+from livi_index.encoders import BATCH_WINDOWS, AudioEncoder, TextEncoder
 from livi_index.errors import BadInput, BadModel, LibraryNotFound, NoSinging
 from livi_index.generations import Generation, Manifest, RecordingInfo, current
 from livi_index.models import CARD, Bundle, find_model, open_bundle, verify
@@ -39,12 +40,15 @@ from livi_index.vocals import (
     vocalness,
     weights,
 )
+from livi_index.words import cut_passages, places, seek
 
 SCHEMA = 1
 SPACE = "lyrics"
+WORDS = "words"  # the name in a card's calibration of typed words against recordings
 MAX_QUERY_S = 2 * 3600.0  # of a query's audio; more would need gigabytes
 WORTH_SHOWING = 0.7  # of the best pair's score: below, a pair says more about chance
 KEPT = "models"  # a library's folder of the models it was built with
+PLAIN_WORDS = "these are the words that are sung in a song"  # that any text encoder knows
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,14 @@ class QueryInfo:
 
 
 @dataclass(frozen=True)
+class WordsInfo:
+    """The words that were asked for: as typed, and in passages as the model reads them."""
+
+    text: str
+    passages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class LibraryInfo:
     """Who answered; ``recordings`` counts those that can be found."""
 
@@ -85,11 +97,22 @@ class Match:
 
 
 @dataclass(frozen=True)
+class WordsMatch:
+    """A segment of a hit, its cosine with the nearest passage, and that passage's number from 0."""
+
+    passage: int
+    hit_start_s: float
+    hit_end_s: float
+    score: float
+
+
+@dataclass(frozen=True)
 class Hit:
     """One recording that was found, whatever number of ``paths`` it lies at.
 
-    ``probability`` that it is a version comes from the model's calibration, None if it has none.
-    ``matches`` are its best pairs of segments, best first, that do not overlap.
+    ``probability`` that it is a version, or that the words are sung in it, comes from the model's
+    calibration for that question, and is None if it has none.
+    ``matches`` are its best pairs of segments, or segments, best first, that do not overlap.
     """
 
     rank: int
@@ -100,7 +123,7 @@ class Hit:
     title: str | None
     artist: str | None
     duration_s: float
-    matches: tuple[Match, ...]
+    matches: tuple[Match, ...] | tuple[WordsMatch, ...]
     paths: tuple[str, ...]
     truncated: bool
 
@@ -109,17 +132,21 @@ class Hit:
 class Answer:
     """Hits, best first, with what was asked and who answered."""
 
-    query: QueryInfo
+    query: QueryInfo | WordsInfo
     model: str
     library: LibraryInfo
     hits: tuple[Hit, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as ``livi-index query --json`` prints them."""
+        """Plain values, as ``livi-index query --json`` and ``lyrics --json`` print them.
+
+        For words, ``query`` has ``text`` and ``passages``, and a match has ``passage`` in place of
+        ``query_start_s``, and ``hit_end_s``; all else is the same.
+        """
         values = {"schema": SCHEMA, **asdict(self)}
         for part in (values["query"], *values["hits"]):
             part.pop("paths", None)
-            del part["truncated"]
+            part.pop("truncated", None)
         return values
 
 
@@ -196,13 +223,7 @@ class Library:
         Raises UnreadableAudio, NoSinging where there is nothing to compare, LibraryNotFound where
         nothing in the library can be found, BadInput for k < 1.
         """
-        if k < 1:
-            raise BadInput(f"at least one hit must be asked for, not {k}")
-        if self.info.recordings == 0:
-            raise LibraryNotFound(
-                f"{self.path} holds no recording with singing yet; `livi-index build FOLDER`"
-                " fills it"
-            )
+        self._check(k)
         if isinstance(source, np.ndarray):
             info, sung = self._analyse(None, _as_audio(source))
             itself: tuple[int, ...] = ()
@@ -212,6 +233,27 @@ class Library:
             itself = () if include_self else (number,)
         hits = self.rank(sung, k=k, min_score=min_score, without=itself, options=options)
         return Answer(info, self.bundle.card.name, self.info, hits)
+
+    def query_lyrics(self, text: str, *, k: int = 10, min_score: float | None = None) -> Answer:
+        """The k recordings in which these words are most likely sung, be they a line or a song.
+
+        Case, accents, punctuation and line breaks do not matter, and some words may be misspelt.
+        Raises BadInput for k < 1 and a text in which the model finds nothing to read or that is
+        longer than a song's, BadModel where the model cannot be asked for words, LibraryNotFound
+        where nothing in the library can be found.
+        """
+        self._check(k)
+        passages, vectors = self._read(text)
+        found = seek(self.generation, SPACE, vectors, k, threads=self._threads or 0)
+        n = k if min_score is None else int((found.scores >= min_score).sum())
+        ids, scores = found.recording_ids[: min(n, k)].tolist(), found.scores.tolist()
+        known = self.generation.metadata(ids)
+        hits = (
+            self._hit(n, known[number], score, WORDS, self._sung_at(number, vectors))
+            for n, (number, score) in enumerate(zip(ids, scores, strict=False), 1)
+        )
+        info = WordsInfo(text, tuple(passages))
+        return Answer(info, self.bundle.card.name, self.info, tuple(hits))
 
     def stored(self, recording_id: int) -> Sung:
         """What the library holds of a recording; KeyError if it holds nothing of it."""
@@ -239,8 +281,8 @@ class Library:
         ids = found.recording_ids[rows].tolist()
         known = self.generation.metadata(ids)
         return tuple(
-            self._hit(place, known[number], found, row, sung)
-            for place, (row, number) in enumerate(zip(rows, ids, strict=True), 1)
+            self._hit(n, known[number], float(found.scores[row]), SPACE, _matches(found, row, sung))
+            for n, (row, number) in enumerate(zip(rows, ids, strict=True), 1)
         )
 
     def score(self, sung: Sung, options: RankOptions | None = None) -> Scored:
@@ -248,18 +290,26 @@ class Library:
         options, threads = options or RankOptions(), self._threads or 0
         return score_candidates(self.generation, SPACE, sung, options, threads=threads)
 
+    def _check(self, k: int) -> None:
+        if k < 1:
+            raise BadInput(f"at least one hit must be asked for, not {k}")
+        if self.info.recordings == 0:
+            raise LibraryNotFound(
+                f"{self.path} holds no recording with singing yet; `livi-index build FOLDER`"
+                " fills it"
+            )
+
     def _hit(
         self,
-        place: int,
+        rank: int,
         info: RecordingInfo,
-        found: Scored,
-        row: int,
-        sung: Sung,
+        score: float,
+        question: str,
+        matches: tuple[Match, ...] | tuple[WordsMatch, ...],
     ) -> Hit:
-        calibration = self.bundle.card.calibration.get(SPACE)
-        score = float(found.scores[row])
+        calibration = self.bundle.card.calibration.get(question)
         return Hit(
-            rank=place,
+            rank=rank,
             score=score,
             probability=calibration.probability(score) if calibration else None,
             recording_id=format_id(info.recording_id),
@@ -267,10 +317,36 @@ class Library:
             title=info.title,
             artist=info.artist,
             duration_s=info.duration_s,
-            matches=tuple(_matches(found, row, sung)),
+            matches=matches,
             paths=tuple(map(os.fspath, info.paths)),
             truncated=info.truncated,
         )
+
+    def _read(self, text: str) -> tuple[list[str], FloatArray]:
+        """The passages of a text and their vectors (P, D)."""
+        spec = self.bundle.card.space(SPACE).text
+        if spec is None:
+            raise BadModel(
+                f"model {self.bundle.card.name}, with which {self.path} was built, cannot be asked"
+                " for words; ask with a recording (`livi-index query`), or build a library with a"
+                " model that reads text"
+            )
+        passages = cut_passages(text, spec.alphabet)
+        try:
+            return passages, self._text_encoder.encode(passages)
+        except BadModel as error:
+            self._text_encoder.encode([PLAIN_WORDS])  # raises where it is the model's own fault
+            raise BadInput(
+                f"{text.strip()[:40]!r} holds nothing that model {self.bundle.card.name} knows;"
+                " give more words, or other ones"
+            ) from error
+
+    def _sung_at(self, recording_id: int, passages: FloatArray) -> tuple[WordsMatch, ...]:
+        found = places(self.generation, SPACE, passages, recording_id, SHOWN_PAIRS)
+        worth = found.scores >= WORTH_SHOWING * found.scores[0]
+        columns = (found.passages, found.start_s, found.end_s, found.scores)
+        rows = zip(*(column[worth].tolist() for column in columns), strict=True)
+        return tuple(WordsMatch(*row) for row in rows)
 
     def _known(self, path: str | Path, number: int) -> tuple[QueryInfo, Sung] | None:
         """The query as the library holds it, if it does."""
@@ -321,6 +397,10 @@ class Library:
     def _encoder(self) -> AudioEncoder:
         return AudioEncoder(self.bundle, SPACE, threads=self._threads)
 
+    @cached_property
+    def _text_encoder(self) -> TextEncoder:
+        return TextEncoder(self.bundle, SPACE, threads=self._threads)
+
 
 def keep_bundle(library: str | Path, bundle: Bundle) -> None:
     """Put a copy of a model into a library, so that it can be asked with it for ever.
@@ -369,12 +449,13 @@ def _as_audio(samples: NDArray[Any]) -> Audio:
     return Audio(samples.astype(np.float32), len(samples) / SAMPLE_RATE, False, "")
 
 
-def _matches(found: Scored, row: int, sung: Sung) -> Iterator[Match]:
+def _matches(found: Scored, row: int, sung: Sung) -> tuple[Match, ...]:
     """What of a hit's pairs is worth showing."""
     scores = found.pair_scores[row, :SHOWN_PAIRS]
-    for n in np.flatnonzero(np.isfinite(scores) & (scores >= WORTH_SHOWING * scores[0])):
-        query_start_s = float(sung.start_s[found.query_rows[row, n]])
-        yield Match(query_start_s, float(found.hit_start_s[row, n]), float(scores[n]))
+    worth = np.flatnonzero(np.isfinite(scores) & (scores >= WORTH_SHOWING * scores[0]))
+    query_start_s = sung.start_s[found.query_rows[row, worth]]
+    columns = (query_start_s, found.hit_start_s[row, worth], scores[worth])
+    return tuple(Match(*pair) for pair in zip(*(c.tolist() for c in columns), strict=True))
 
 
 def _spans(sung: Sung) -> tuple[Span, ...]:

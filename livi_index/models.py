@@ -84,7 +84,7 @@ class Space:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A logistic curve from scores to the probability that two recordings are versions."""
+    """A logistic curve from scores to the probability that a hit is what was asked for."""
 
     slope: float
     offset: float
@@ -99,7 +99,8 @@ class Calibration:
 class ModelCard:
     """``card.json``, parsed. ``model_id`` is the same for all precisions of one model.
 
-    ``segments`` are fields of ``vocals.SegmentOptions`` by name, ``calibration`` is by space.
+    ``segments`` are fields of ``vocals.SegmentOptions`` by name. ``calibration`` is by question: a
+    space for recordings against recordings, ``words`` for typed words against recordings.
     """
 
     schema: int

@@ -76,7 +76,8 @@ def test_help_is_light_and_complete():
             cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
         told = done.stdout + done.stderr
-        assert all(name in told for name in ("build", "query", "status", "models", "--version"))
+        names = ("build", "query", "lyrics", "status", "models", "--version")
+        assert all(name in told for name in names)
     script = "import sys, livi_index.cli; print(' '.join(sys.modules))"
     loaded = subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True)
     assert not HEAVY & set(loaded.split())
