@@ -1,6 +1,6 @@
 """Are versions found? ``python -m benchmarks.sung FOLDER``
 
-FOLDER was rendered by ``python -m catalogs sung``, or is ``catalogs/demo`` (``works.csv`` alone;
+FOLDER was rendered by ``python -m catalogs render``, or is ``catalogs/demo`` (``works.csv`` alone;
 its result is named after the folder). Every sung version asks for the other versions
 of its work among all recordings of a library built from it: HR@1, MAP@10, MR1, over all queries
 and by the engine of the query's voice. Rankings are by track vectors alone, by pairs of segments

@@ -2,7 +2,8 @@
 
 A catalogue gives entries: where a recording lies, which work it is a version of, and in which
 split it may be used. ``sung`` makes sung covers from a seed; the others describe audio that the
-user has. What the recordings of a work share is its ``work_id``, nothing else.
+user has (``datasets`` says what they share). What the recordings of a work share is its
+``work_id``, nothing else.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Split = Literal["train", "test"]
+Split = Literal["train", "val", "test"]
 Kind = Literal["sung", "instrumental", "distractor"]
 
 
@@ -19,8 +20,9 @@ Kind = Literal["sung", "instrumental", "distractor"]
 class Entry:
     """One recording of a catalogue.
 
-    ``kind`` is "instrumental" for a version of its work in which nobody sings, and "distractor"
-    for a recording without singing whose work has no other version.
+    ``path`` is where it lies or, where its audio is not there, where it was looked for. ``kind``
+    is "instrumental" for a version of its work in which nobody sings, and "distractor" for a
+    recording without singing whose work has no other version.
     """
 
     recording_id: str

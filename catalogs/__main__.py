@@ -1,26 +1,61 @@
-"""``python -m catalogs``: make catalogues, and what training needs of them.
+"""``python -m catalogs``: list the recordings of data sets, and make catalogues.
 
-``sung`` writes sung covers as audio files; ``manifest`` writes what they would be, without a
-sound, and prints its sha256; ``backings`` renders accompaniments for training; ``demo`` writes the
-small original catalogue that is part of this repository.
+``covers80 ROOT`` and its siblings print a list of what lies below a folder, as CSV for
+``livi-index build --list`` and ``livi-index eval --works``, and say what is missing; ``about``
+tells where a data set comes from. ``render`` writes sung covers as audio files; ``manifest`` writes
+what they would be, without a sound, and prints its sha256; ``backings`` renders accompaniments for
+training; ``demo`` writes the small original catalogue that is part of this repository.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
-import numpy as np
+from catalogs import Split, datasets
+from livi_index.errors import BadInput, LiviError
 
-from catalogs.backing import training_backings
-from catalogs.manifest import TEST_SEED, TEST_WORKS, Row, first_works, make_split, manifest_sha256
-from catalogs.originals import write_demo
-from catalogs.sung import write_catalogue
+if TYPE_CHECKING:
+    from catalogs.manifest import Row
 
 
-def sung(arguments: argparse.Namespace) -> None:
+def list_recordings(arguments: argparse.Namespace) -> None:
+    """Print the list of a data set, and what is missing."""
+    dataset = datasets.dataset(arguments.name)
+    entries = dataset.read(arguments.root, metadata=arguments.metadata, whole=not arguments.part)
+    if arguments.split:
+        entries = [entry for entry in entries if entry.split == arguments.split]
+    there = datasets.on_disk(entries)
+    for line in datasets.report(entries, there):
+        print(f"{dataset.ABOUT.title}, {line}", file=sys.stderr)
+    if not there and not arguments.all:
+        raise BadInput(
+            f"{arguments.root} holds none of these recordings; files are looked for by the names"
+            f" that `pydoc catalogs.{arguments.name}` tells"
+        )
+    # Names of files that are no text go out as the bytes that they are.
+    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+    datasets.write_csv(entries if arguments.all else there, sys.stdout)
+
+
+def about(arguments: argparse.Namespace) -> None:
+    """Tell where a data set comes from, its licence, whom to cite, and its published size."""
+    told = datasets.dataset(arguments.name).ABOUT
+    for name in ("title", "home", "licence", "citation", "audio"):
+        print(f"{name:<9} {getattr(told, name)}")
+    for splits, sizes in told.sizes.items():
+        print(f"{'size':<9} {' + '.join(splits)}: {' or '.join(map(str, sizes))}")
+
+
+def render(arguments: argparse.Namespace) -> None:
     """Write the first works of a split and their entries; an interrupted run goes on."""
+    from catalogs.manifest import first_works
+    from catalogs.sung import write_catalogue
+
     rows = first_works(_rows(arguments), arguments.works, arguments.instrumentals)
     entries = write_catalogue(arguments.out, rows, arguments.data, arguments.workers)
     print(f"{arguments.out}: {len(entries)} recordings, see entries.csv")
@@ -28,6 +63,8 @@ def sung(arguments: argparse.Namespace) -> None:
 
 def manifest(arguments: argparse.Namespace) -> None:
     """Write the rows of a split as JSON lines."""
+    from catalogs.manifest import manifest_sha256
+
     rows = _rows(arguments)
     arguments.out.write_text("".join(row.to_json() + "\n" for row in rows))
     print(manifest_sha256(rows))
@@ -35,6 +72,10 @@ def manifest(arguments: argparse.Namespace) -> None:
 
 def backings(arguments: argparse.Namespace) -> None:
     """Write 16 kHz int16 arrays, one file a backing."""
+    import numpy as np
+
+    from catalogs.backing import training_backings
+
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name, audio in training_backings(arguments.seed, arguments.n, arguments.seconds):
         target = arguments.out / f"{name}.npy"
@@ -46,40 +87,65 @@ def backings(arguments: argparse.Namespace) -> None:
 
 def demo(arguments: argparse.Namespace) -> None:
     """Write the demo catalogue."""
+    from catalogs.originals import write_demo
+
     write_demo(arguments.out)
 
 
 def _rows(arguments: argparse.Namespace) -> list[Row]:
+    from catalogs.manifest import TEST_SEED, TEST_WORKS, make_split
+
     if arguments.data is None:
         raise SystemExit("the words are in the development data: give --data or set LIVI_DATA")
-    works = TEST_WORKS
-    if arguments.split == "train":
-        works = arguments.works
-    return make_split(arguments.data, arguments.split, seed=arguments.seed, works=works)
+    if arguments.works is None:
+        arguments.works = TEST_WORKS
+    works = arguments.works if arguments.split == "train" else TEST_WORKS
+    seed = TEST_SEED if arguments.seed is None else arguments.seed
+    return make_split(arguments.data, arguments.split, seed=seed, works=works)
 
 
-def main() -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m catalogs", description=__doc__)
     commands = parser.add_subparsers(required=True)
+    for name in datasets.NAMES:
+        command = commands.add_parser(name, help=f"list the recordings of {name}")
+        command.add_argument("root", type=Path, help="the folder of the audio")
+        command.add_argument("--metadata", type=Path, help="the folder of its lists, if another")
+        command.add_argument("--split", choices=get_args(Split), help="this split alone")
+        command.add_argument("--part", action="store_true", help="the lists are a part of them")
+        command.add_argument("--all", action="store_true", help="list also what is missing")
+        command.set_defaults(run=list_recordings, name=name)
+    command = commands.add_parser("about", help=about.__doc__)
+    command.add_argument("name", choices=datasets.NAMES)
+    command.set_defaults(run=about)
     place = os.environ.get("LIVI_DATA")
-    for run in (sung, manifest, backings, demo):
+    for run in (render, manifest, backings, demo):
         command = commands.add_parser(run.__name__, help=run.__doc__)
         command.add_argument("out", type=Path)
         command.set_defaults(run=run)
-        if run in (sung, manifest):
+        if run in (render, manifest):
             command.add_argument("--split", choices=("train", "test"), default="test")
-            command.add_argument("--works", type=int, default=TEST_WORKS)
+            command.add_argument("--works", type=int, help="default: those of the test split")
             command.add_argument("--data", type=Path, default=Path(place) if place else None)
-            command.add_argument("--seed", type=int, default=TEST_SEED)
-        if run is sung:
+            command.add_argument("--seed", type=int, help="default: that of the test split")
+        if run is render:
             command.add_argument("--instrumentals", type=int, default=0)
             command.add_argument("--workers", type=int, default=1)
         if run is backings:
             command.add_argument("-n", type=int, default=150)
             command.add_argument("--seconds", type=float, default=60.0)
             command.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
-    arguments.run(arguments)
+    return parser
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    # A reader of the list who has seen enough, such as `head`, is no error.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        arguments.run(arguments)
+    except LiviError as error:
+        sys.exit(f"catalogs: {error}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 score, each line spoken by a synthesiser of the system and put on the melody; a band or an anthem
 plays. Voice and backing stay apart as ``Stems`` until they are mixed, so that another balance
 costs nothing. ``write_catalogue`` makes a folder of audio files with tags, in lossy formats, with
-``manifest.jsonl`` and ``entries.csv``.
+``manifest.jsonl`` and ``entries.csv``; ``read`` gives its entries again.
 """
 
 from __future__ import annotations
@@ -20,18 +20,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogs import Entry
+from catalogs import Entry, plain
 from catalogs.backing import Band, anthems, excerpt, pick_band, play, solo
+from catalogs.datasets import About
 from catalogs.manifest import Row
 from catalogs.mixing import SAMPLE_RATE, FloatArray, Stems, mix, reverberate, write_audio
 from catalogs.score import Phrase, Score, compose, fit, lay_out, seeded
 from catalogs.voices import Spoken, Voice, sing, speak_lines
 
+ABOUT = About(
+    title="sung covers",
+    home="this project: `python -m catalogs render`",
+    licence="MIT as far as it is ours; the words are public domain, anthems CC BY 4.0",
+    citation="this project",
+    audio="made from a seed, by synthesisers of the system",
+    sizes={},  # as many works as were asked for
+)
 PREROLL_S = 0.35  # for the consonants before a line's first vowel
 MALE_CENTRE, FEMALE_CENTRE = 53.0, 62.0  # MIDI numbers: F3 and D4
 _FEMALE_NAMES = re.compile(
     "slt|alicia|andrea|anika|annie|aunty|belinda|linda|grandma|shelby|steph2?|f[1-5]", re.IGNORECASE
 )
+
+
+def read(root: Path, *, metadata: Path | None = None, whole: bool = True) -> list[Entry]:
+    """The recordings of a folder that was rendered; see ``datasets.Dataset.read``."""
+    return plain.read(root, metadata=metadata, whole=whole)
 
 
 def score_of(row: Row) -> Score:

@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,7 +139,7 @@ def evaluate_library(library: Library, works: Works, ranking: Ranking = "tracks"
         generation=library.generation.id,
         listed=len(ids) + matched.missing.total(),
         works=len(set(labels)),
-        missing=dict(matched.missing),
+        missing={reason: matched.missing[reason] for reason in get_args(Reason)},
         unlisted=library.info.recordings - len(ids) - matched.missing["two_works"],
         scores=summarise(results, n_items=len(ids), n_missing=matched.missing.total()),
     )
@@ -166,7 +166,7 @@ def evaluate_vectors(file: Path, works: Works) -> Evaluation:
         generation=None,
         listed=len(ids) + matched.missing.total(),
         works=len(set(labels)),
-        missing=dict(matched.missing),
+        missing={reason: matched.missing[reason] for reason in get_args(Reason)},
         unlisted=len(names) - len(ids) - matched.missing["two_works"],
         scores=summarise(results, n_items=len(ids), n_missing=matched.missing.total()),
     )
