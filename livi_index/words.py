@@ -1,9 +1,9 @@
 """In which recordings of a generation these words are sung.
 
 A text is read as the model reads letters (``encoders.normalise_text``: no case, accents, line
-breaks or punctuation) and cut into passages of about as many words as one segment holds. A passage
-is as near to a recording as to the segment of it that is nearest: a line is sung in one place or a
-few, and says nothing about the rest of the song.
+breaks or punctuation) and cut into passages so short that one segment holds the whole of them,
+wherever they lie. A passage is as near to a recording as to the segment of it that is nearest: a
+line is sung in one place or a few, and says nothing about the rest of the song.
 
     score = mean over the passages of the largest cosine with a segment of the recording
 
@@ -23,7 +23,7 @@ from livi_index.encoders import normalise_text
 from livi_index.errors import BadInput
 from livi_index.generations import Generation
 
-PASSAGE_WORDS = 40  # sung in half a minute, about
+PASSAGE_WORDS = 20  # sung in 15 s, about; segments of 30 s begin every 15 s
 MAX_WORDS = 3_000  # more than any song has
 SEGMENTS = 200  # that are looked at for each passage, at least
 BLOCK = 100  # recordings that are compared at once: some are hours long
