@@ -53,10 +53,11 @@ def about(arguments: argparse.Namespace) -> None:
 
 def render(arguments: argparse.Namespace) -> None:
     """Write the first works of a split and their entries; an interrupted run goes on."""
-    from catalogs.manifest import first_works
+    from catalogs.manifest import TEST_WORKS, first_works
     from catalogs.sung import write_catalogue
 
-    rows = first_works(_rows(arguments), arguments.works, arguments.instrumentals)
+    works = arguments.works or TEST_WORKS
+    rows = first_works(_rows(arguments), works, arguments.instrumentals)
     entries = write_catalogue(arguments.out, rows, arguments.data, arguments.workers)
     print(f"{arguments.out}: {len(entries)} recordings, see entries.csv")
 
@@ -97,9 +98,8 @@ def _rows(arguments: argparse.Namespace) -> list[Row]:
 
     if arguments.data is None:
         raise SystemExit("the words are in the development data: give --data or set LIVI_DATA")
-    if arguments.works is None:
-        arguments.works = TEST_WORKS
-    works = arguments.works if arguments.split == "train" else TEST_WORKS
+    # Which works of the test split are taken must not change what they are.
+    works = (arguments.works or TEST_WORKS) if arguments.split == "train" else TEST_WORKS
     seed = TEST_SEED if arguments.seed is None else arguments.seed
     return make_split(arguments.data, arguments.split, seed=seed, works=works)
 
