@@ -69,7 +69,7 @@ def dataset(name: str) -> Dataset:
     """A data set by its name. Raises BadInput, naming those that there are."""
     if name not in NAMES:
         raise BadInput(f"there is no data set {name!r}; there are: {', '.join(NAMES)}")
-    module: Dataset = importlib.import_module(f"catalogs.{name}")  # type: ignore[assignment]
+    module: Dataset = importlib.import_module(f"catalogs.{name}")
     return module
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -147,6 +148,25 @@ def test_blocks_do_not_change_anything() -> None:
     np.testing.assert_array_equal(whole.first_rank, [part.first_rank[0] for part in parts])
     np.testing.assert_allclose(whole.ap, [part.ap[0] for part in parts], rtol=1e-12)
     assert sum(asked) == whole.answerable.sum()
+
+
+def test_memory_is_that_of_blocks() -> None:
+    n = 9_000
+    rng = np.random.default_rng(8)
+    works = np.repeat(np.arange(n // 4), 4)
+    vectors = (rng.normal(size=(n // 4, 4))[works] + rng.normal(0, 0.3, (n, 4))).astype(np.float32)
+    tracemalloc.start()
+    results = rank_vectors(vectors, works, range(n), vectors, works, range(n))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 190e6 < 0.6 * n * n * 4
+    for query in rng.choice(n, 30).tolist():
+        scores = vectors @ vectors[query]
+        scores[query] = -np.inf
+        order = np.argsort(-scores, kind="stable")
+        expected = 1 + np.flatnonzero(works[order] == works[query])[0]
+        # Another way to the same product may swap neighbours.
+        assert abs(results.first_rank[query] - expected) <= 1
 
 
 def test_an_order_of_items_means_nothing() -> None:
