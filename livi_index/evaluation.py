@@ -2,7 +2,8 @@
 
 A list is a CSV file with a column ``work`` and one that says which recording is meant: ``path`` (as
 for ``build --list``; relative ones count from the list's folder) or ``id`` (a library's 16 digits;
-for a file of vectors, its names). Where it has both, a library goes by ``path``, vectors by ``id``.
+for a file of vectors, its names). Where it has both, a library goes by ``path``, vectors by ``id``;
+where it has no ``id``, the names of vectors are the paths as the list writes them.
 
 Every listed recording asks for the others of its work among all listed ones. What is not in the
 list is left out, since nobody said which work it is of. What is listed and has no vector is counted
@@ -44,12 +45,13 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Works:
-    """A list: one entry a row; ``paths`` absolute. One of ``paths`` and ``ids`` may be None."""
+    """A list, one entry a row. ``names`` are its ids, or its paths as it writes them; ``paths`` are
+    absolute, None where it has only ids."""
 
     file: Path
     works: tuple[str, ...]
+    names: tuple[str, ...]
     paths: tuple[Path, ...] | None
-    ids: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,12 @@ def read_works(path: Path) -> Works:
         if lacking := [name for name in needed if not row[name]]:
             raise BadInput(f"{path}: row {number} below the first line has no {lacking[0]}")
     base = Path(os.path.abspath(path)).parent
+    paths = tuple(Path(os.path.normpath(base / row["path"])) for row in rows if "path" in row)
     return Works(
         file=path,
         works=tuple(row["work"] for row in rows),
-        paths=tuple(Path(os.path.normpath(base / row["path"])) for row in rows)
-        if "path" in columns
-        else None,
-        ids=tuple(row["id"] for row in rows) if "id" in columns else None,
+        names=tuple(row["id" if "id" in columns else "path"] for row in rows),
+        paths=paths if "path" in columns else None,
     )
 
 
@@ -149,9 +150,8 @@ def evaluate_vectors(file: Path, works: Works) -> Evaluation:
     """The vectors of a file for the list's recordings, by cosine."""
     names, vectors = read_vectors(file)
     at_hand = set(names)
-    asked = works.ids if works.ids is not None else tuple(map(os.fspath, works.paths or ()))
-    found = [name if name in at_hand else None for name in asked]
-    matched = _match(found, [(name, "unknown") for name in asked], works)
+    found = [name if name in at_hand else None for name in works.names]
+    matched = _match(found, [(name, "unknown") for name in works.names], works)
     chosen = [row for row, name in enumerate(names) if name in matched.of]
     ids = [names[row] for row in chosen]
     labels = [matched.of[name] for name in ids]
@@ -255,7 +255,7 @@ def _numbers(library: Library, works: Works) -> tuple[list[int | None], list[tup
         numbers = [known.get(place) for place in places]
         unread = [place in broken for place in places]
     else:
-        named = [_parsed(text, works.file) for text in works.ids or ()]
+        named = [_parsed(text, works.file) for text in works.names]
         there = {row[0] for row in generation.ask("SELECT recording_id FROM recordings")}
         numbers = [number if number in there else None for number in named]
         unread = [False] * len(named)

@@ -91,6 +91,13 @@ def test_what_is_not_listed_or_not_there_is_counted(tmp_path: Path) -> None:
     assert told["scores"]["published"]["hr1"] == found.scores.published.hr1
 
 
+def test_vectors_may_be_named_by_paths_as_written(tmp_path: Path) -> None:
+    names = ["a/1.mp3", "a/2.mp3", "b.mp3"]
+    np.savez(tmp_path / "v.npz", ids=names, vectors=np.eye(3))
+    works = write_list(tmp_path / "w.csv", *zip(names, "xxy", strict=True))
+    assert evaluate_at(tmp_path / "v.npz", works).scores.n_answerable == 2
+
+
 def test_an_archive_of_one_array_a_recording(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     arrays = {"one": rng.normal(size=4), "two": rng.normal(size=(3, 4))}
