@@ -40,11 +40,19 @@ from livi_index.library import default_library, keep_bundle
 from livi_index.models import Bundle, usable_cpus
 from livi_index.pipeline import Clock, Pipeline
 from livi_index.planning import Copy, Label, Plan, Planner, Settled, check_codes, read_list
-from livi_index.publishing import PublishedModel, PublishOptions, Space, publish
+from livi_index.publishing import PublishOptions, publish
 from livi_index.reading import Spoilt, Track, read
 from livi_index.records import Pruned, Root, Run
 from livi_index.scan import AudioFile, Skipped, walk
-from livi_index.scope import model_for, nothing_there, outside, published_labels, roots_to_walk
+from livi_index.scope import (
+    model_for,
+    nothing_there,
+    open_store,
+    outside,
+    published_labels,
+    published_model,
+    roots_to_walk,
+)
 from livi_index.store import Store
 from livi_index.vectors import write_whole
 
@@ -145,7 +153,7 @@ def build(
     check_codes(options.retry)
     if not place.exists() and not any(map(os.path.lexists, (*named, *labels))):
         raise nothing_there(place, named, options.files)
-    with write_lock(place), Store(place) as store:
+    with write_lock(place), open_store(place) as store:
         walked = roots_to_walk(
             store,
             named,
@@ -307,9 +315,7 @@ class _Run:
         if self._store.state.version == 0:
             return None
         self._tell("publish", ledger.n_done, ledger.n_done, ledger)
-        card = self._bundle.card
-        spaces = (Space(self._space.name, self._space.dim),)
-        model = PublishedModel(card.model_id, card.name, card.version, spaces)
+        model = published_model(self._bundle)
         with self._clock.time("publish"):
             options = PublishOptions(threads=usable_cpus())
             published = publish(self._store, self._place, model, options)

@@ -48,7 +48,7 @@ app.add_typer(models_app, name="models", help="List, install, verify and remove 
 
 app.command()(building.build)
 app.command("eval")(evaluating.evaluate)
-app.command()(keeping.failures)
+app.add_typer(keeping.app)
 
 
 def main() -> None:

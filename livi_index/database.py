@@ -152,7 +152,7 @@ def _told(path: Path, error: duckdb.Error | OSError, opening: bool) -> LiviError
     if (opening and not isinstance(error, duckdb.ProgrammingError)) or _DAMAGED.search(text):
         return LibraryDamaged(
             f"{path} is damaged: {text.splitlines()[0]}\nWhat was published still answers"
-            " queries. Put a backup of this file in its place, or move it (and its .wal) away and"
-            " run `livi-index build` to index everything anew."
+            " queries. `livi-index check --repair` restores the database from that, or put a"
+            " backup of this file in its place."
         )
     return None

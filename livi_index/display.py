@@ -12,10 +12,11 @@ import json
 import os
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from livi_index.text import safe as safe
 
 if TYPE_CHECKING:
     from livi_index.build import BuildReport, Progress
@@ -29,25 +30,6 @@ LONGEST_TAG = 200  # characters
 LONGEST_TEXT = 1_000_000  # bytes
 PLAIN_EVERY_S = 5.0
 _STAGES = {"walk": "looking for files", "tracks": "indexing", "publish": "publishing"}
-
-
-def safe(text: object, longest: int | None = None) -> str:
-    """The text in one line, with characters that are not seen as such written as escapes.
-
-    Bytes of a file name that are no text (surrogates) become ``\\xNN``.
-    """
-    shown = "".join(_visible(character) for character in str(text))
-    return shown if longest is None or len(shown) <= longest else shown[: longest - 1] + "…"
-
-
-def _visible(character: str) -> str:
-    number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:
-        return f"\\x{number - 0xDC00:02x}"
-    # Control, format (bidirectional, zero width), surrogate, private, unassigned; line ends.
-    if unicodedata.category(character)[0] == "C" or unicodedata.category(character) in ("Zl", "Zp"):
-        return character.encode("unicode_escape", "surrogatepass").decode("ascii")
-    return character
 
 
 def complain(text: str) -> None:
@@ -133,6 +115,19 @@ def _sentence(now: Progress) -> str:
     if now.failed:
         parts.append(f"{now.failed:,} failed")
     return ", ".join(parts)
+
+
+def counting(what: str, quiet: bool = False) -> Callable[[int, int], None] | None:
+    """A progress that says every few seconds how many of how many are done."""
+    next_at = time.monotonic() + PLAIN_EVERY_S
+
+    def show(done: int, total: int) -> None:
+        nonlocal next_at
+        if time.monotonic() >= next_at:
+            next_at = time.monotonic() + PLAIN_EVERY_S
+            print(f"{done:,} of {total:,} {what}", file=sys.stderr, flush=True)
+
+    return None if quiet else show
 
 
 # what commands print

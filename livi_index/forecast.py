@@ -24,7 +24,14 @@ from livi_index.library import default_library
 from livi_index.models import Bundle
 from livi_index.planning import Job, Plan, Planner, check_codes, read_list
 from livi_index.scan import walk
-from livi_index.scope import model_for, nothing_there, outside, published_labels, roots_to_walk
+from livi_index.scope import (
+    model_for,
+    nothing_there,
+    open_store,
+    outside,
+    published_labels,
+    roots_to_walk,
+)
 from livi_index.status import bytes_below
 from livi_index.store import DATABASE, Store
 
@@ -74,7 +81,7 @@ def forecast(
     with ExitStack() as stack:
         if place.exists():
             stack.enter_context(write_lock(place))
-            store = stack.enter_context(Store(place))
+            store = stack.enter_context(open_store(place))
         else:
             store = stack.enter_context(Store(stack.enter_context(TemporaryDirectory())))
         walked = roots_to_walk(

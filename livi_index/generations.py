@@ -311,6 +311,20 @@ def current(library_dir: str | Path, *, recheck: bool = False) -> Generation:
             name = now
 
 
+def generation(library_dir: str | Path, number: int) -> Generation:
+    """Open one of ``generations``, current or not, after comparing every byte of it.
+
+    Only ``CURRENT`` knows a manifest's SHA-256, so that of an older one is believed.
+    """
+    library = Path(library_dir)
+    path = library / PUBLISHED / folder_name(number) / MANIFEST
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise _damaged(path, "is missing") from None
+    return _open(library, number, digest, recheck=True)
+
+
 def folder_name(generation: int) -> str:
     """The name of a generation's folder."""
     return f"{generation:06}"
@@ -326,6 +340,11 @@ def generations(library: Path) -> list[int]:
     folder = library / PUBLISHED
     names = os.listdir(folder) if folder.is_dir() else []
     return sorted(int(name) for name in names if re.fullmatch(r"\d{6,}", name))
+
+
+def current_number(library: Path) -> int:
+    """The generation that ``CURRENT`` names; raises as ``current``, without opening it."""
+    return _read_current(library)[0]
 
 
 def _read_current(library: Path) -> tuple[int, str]:

@@ -6,7 +6,7 @@ another model or damaged, when the database has another history (a backup was pu
 more than a tenth of the vectors are dead. Until the last step, which replaces ``CURRENT``, readers
 see nothing of it; a crash at any moment leaves what was current, and leftovers go next time.
 
-The caller holds ``write_lock``.
+The caller of ``publish`` holds ``write_lock``.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livi_index import vectors
-from livi_index.database import PUBLISHED, open_catalog, translated
-from livi_index.errors import LibraryDamaged, LibraryNotFound
+from livi_index.database import PUBLISHED, open_catalog, translated, write_lock
+from livi_index.errors import BadInput, LibraryDamaged, LibraryNotFound
 from livi_index.generations import (
     CATALOG,
     FORMAT,
@@ -37,7 +37,9 @@ from livi_index.generations import (
     Manifest,
     SpaceInfo,
     current,
+    current_number,
     folder_name,
+    generation,
     generations,
     name_current,
     remember,
@@ -117,6 +119,26 @@ def publish(
                 return Publication(base.id, fresh=False)
         with translated(library / PUBLISHED):
             return _publish(store, library, model, options, base)
+
+
+def roll_back(library_dir: str | Path, number: int | None = None) -> int:
+    """Let an older generation answer, by default the one before the current, until the next build
+    publishes; its number. Takes ``write_lock`` itself.
+
+    BadInput where there is no such one, LibraryDamaged if it is not whole, LibraryLocked.
+    """
+    library = Path(os.path.realpath(library_dir))
+    there = generations(library)
+    if number is None:
+        now = current_number(library)
+        number = max((n for n in there if n < now), default=None)
+    if number is None or number not in there:
+        listed = ", ".join(map(str, there)) or "none"
+        raise BadInput(f"{library} has no such older generation; on the disk: {listed}")
+    with write_lock(library), generation(library, number) as chosen:
+        digest = hashlib.sha256((chosen.folder / MANIFEST).read_bytes()).hexdigest()
+        name_current(library, number, digest)
+    return number
 
 
 def _base(store: Store, library: Path, model: PublishedModel) -> Generation | None:

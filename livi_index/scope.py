@@ -12,13 +12,24 @@ from dataclasses import replace
 from pathlib import Path
 
 from livi_index.errors import BadInput, BadModel, LibraryDamaged, LibraryNotFound
-from livi_index.generations import current
+from livi_index.generations import current, generations
 from livi_index.library import KEPT
 from livi_index.models import DEFAULT_MODEL, Bundle, find_model, open_bundle
 from livi_index.planning import Label
+from livi_index.publishing import PublishedModel, Space
 from livi_index.records import Root
 from livi_index.scan import AudioFile, Skipped
-from livi_index.store import Store
+from livi_index.store import DATABASE, Store
+
+
+def open_store(place: Path) -> Store:
+    """The database of a library; LibraryDamaged where one is missing that was there."""
+    if generations(place) and not (place / DATABASE).exists():
+        raise LibraryDamaged(
+            f"{place / DATABASE} is missing; `livi-index check --repair` restores it from what is"
+            " published, or put a backup in its place"
+        )
+    return Store(place)
 
 
 def nothing_there(place: Path, named: Iterable[Path], files: Path | None) -> BadInput:
@@ -71,13 +82,21 @@ def model_for(place: Path, store: Store, wanted: str | None) -> Bundle:
     return bundle
 
 
+def published_model(bundle: Bundle) -> PublishedModel:
+    """What a generation says of a model."""
+    card = bundle.card
+    space = Space(card.spaces[0].name, card.spaces[0].dim)
+    return PublishedModel(card.model_id, card.name, card.version, (space,))
+
+
 def _own_model(place: Path, store: Store) -> str | None:
     try:
         with current(place) as generation:
             return generation.manifest.model_id
     except (LibraryDamaged, LibraryNotFound):
-        runs = store.runs()
-        return runs[-1].model_id if runs else None
+        query = "SELECT model_id FROM analyses GROUP BY model_id ORDER BY count(*) DESC LIMIT 1"
+        found = store.ask(query)
+        return found[0][0] if found else None
 
 
 def published_labels(place: Path) -> dict[Path, Label]:

@@ -436,6 +436,7 @@ class Store:
             " ORDER BY recording_id, space",
             "failures": "SELECT * FROM failures ORDER BY path",
             "runs": "SELECT * FROM runs ORDER BY run_id",
+            "roots": "SELECT * FROM roots ORDER BY path",
         }
         run = self._connection.execute
         with translated(self.path):
@@ -446,6 +447,10 @@ class Store:
                 run("CHECKPOINT catalog")
             finally:
                 run("DETACH catalog")
+
+    def ask(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of any table, for checks; raises as all reading does."""
+        return self._rows(query, values)
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with translated(self.path):

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # A module imports only from lines above its own; modules of one line do not import each other.
 LAYERS = (
     ("errors",),
-    ("containers", "records", "guard"),
+    ("text", "containers", "records", "guard"),
     ("database",),
     ("audio", "scan", "metrics", "models", "store", "vectors", "pipeline"),
     ("shards",),
@@ -24,7 +24,8 @@ LAYERS = (
     ("ledger",),
     ("build",),
     ("scale", "serve", "status", "evaluation"),
-    ("forecast",),
+    ("forecast", "restoring", "tables"),
+    ("check",),
     ("display",),
     ("commands",),
     ("cli",),
@@ -34,6 +35,8 @@ LAYERS = (
 NARROW = {
     "containers": {"errors"},
     "guard": set(),
+    "text": set(),
+    "restoring": {"records", "store", "vectors", "generations", "planning"},
     "audio": {"errors", "containers"},
     "scan": {"errors", "containers", "records"},
     "metrics": {"errors"},
