@@ -23,7 +23,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from livi_index import __version__, display
-from livi_index.commands import building, evaluating, keeping
+from livi_index.commands import building, evaluating, grouping, keeping, scheduling
 from livi_index.commands.options import (
     FAILED,
     INTERRUPTED,
@@ -49,6 +49,8 @@ app.add_typer(models_app, name="models", help="List, install, verify and remove 
 app.command()(building.build)
 app.command("eval")(evaluating.evaluate)
 app.add_typer(keeping.app)
+app.add_typer(grouping.app)
+app.command()(scheduling.schedule)
 
 
 def main() -> None:

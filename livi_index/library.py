@@ -290,6 +290,11 @@ class Library:
         options, threads = options or RankOptions(), self._threads or 0
         return score_candidates(self.generation, SPACE, sung, options, threads=threads)
 
+    def probability(self, score: float, question: str = SPACE) -> float | None:
+        """How likely a hit of this score is what was asked for; None without a calibration."""
+        calibration = self.bundle.card.calibration.get(question)
+        return calibration.probability(score) if calibration else None
+
     def _check(self, k: int) -> None:
         if k < 1:
             raise BadInput(f"at least one hit must be asked for, not {k}")
@@ -307,11 +312,10 @@ class Library:
         question: str,
         matches: tuple[Match, ...] | tuple[WordsMatch, ...],
     ) -> Hit:
-        calibration = self.bundle.card.calibration.get(question)
         return Hit(
             rank=rank,
             score=score,
-            probability=calibration.probability(score) if calibration else None,
+            probability=self.probability(score, question),
             recording_id=format_id(info.recording_id),
             path=os.fspath(info.path),
             title=info.title,

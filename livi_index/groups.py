@@ -1,0 +1,246 @@
+"""Version groups of a whole library, and what is new among them.
+
+Two recordings are a pair when each is among the nearest of the other, by the same score as a query
+gives, and that score is above a threshold. Groups are the connected components of the pairs, but
+with doubt in favour of splitting: two groups that a pair connects become one only when at least
+half of all pairs across them are pairs as well. So a medley does not tie the songs it is made of
+together. Nothing is merged, moved or deleted anywhere; this is a report.
+
+``news`` are the pairs of recordings that were not there when news were last told. Which those were
+is kept in the library, in ``news.npy``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from livi_index.database import translated
+from livi_index.errors import BadInput
+from livi_index.generations import RecordingInfo
+from livi_index.library import SPACE, Library
+from livi_index.records import IntArray
+from livi_index.scan import format_id
+from livi_index.vectors import write_whole
+
+NEWS = "news.npy"
+CHUNK_INFOS = 1000
+
+Watcher = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """When two recordings are a pair; ``min_score`` goes before ``min_probability``."""
+
+    min_probability: float = 0.9
+    min_score: float | None = None
+    neighbours: int = 50  # of a recording; each of a pair must be among those of the other
+
+
+@dataclass(frozen=True)
+class Member:
+    """A recording in a group or a pair, at the first of its paths."""
+
+    recording_id: str  # 16 hexadecimal digits
+    path: str
+    title: str | None
+    artist: str | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two recordings that are probably versions of one song; the new one is ``first``."""
+
+    score: float
+    probability: float | None
+    first: Member
+    second: Member
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as ``livi-index news --json`` prints them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Versions of one song, as far as can be told; ``score`` is that of its weakest needed link."""
+
+    number: int  # from 1, the largest first
+    score: float
+    probability: float | None
+    members: tuple[Member, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as ``livi-index groups --json`` prints them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class News:
+    """New pairs, best first; ``known`` (n,) are all recordings that there are now."""
+
+    pairs: tuple[Pair, ...]
+    new_recordings: int
+    known: IntArray
+
+    def remember(self, library: str | Path) -> None:
+        """Let the next news begin here. LibraryNotWritable where the disk refuses."""
+        content = io.BytesIO()
+        np.save(content, self.known)
+        path = Path(library) / NEWS
+        with translated(path):
+            write_whole(path, content.getvalue())
+
+
+Links = dict[int, dict[int, float]]  # recording → its partners, with scores
+
+
+def find_groups(
+    library: Library, options: PairOptions | None = None, progress: Watcher | None = None
+) -> list[Group]:
+    """All groups of two recordings and more, the largest first. Raises BadInput where there is no
+    threshold to go by."""
+    options = options or PairOptions()
+    ids = library.generation.recording_ids(SPACE)
+    near = _neighbours(library, ids.tolist(), options, progress)
+    joined = join(mutual(near))
+    numbers = [number for members, _ in joined for number in members]
+    known = _members(library, numbers)
+    return [
+        Group(
+            n,
+            score,
+            library.probability(score),
+            tuple(sorted((known[m] for m in members), key=lambda member: member.path)),
+        )
+        for n, (members, score) in enumerate(joined, 1)
+    ]
+
+
+def find_news(
+    library: Library, options: PairOptions | None = None, progress: Watcher | None = None
+) -> News:
+    """The pairs of recordings that are new since ``News.remember``; at first, all pairs."""
+    options = options or PairOptions()
+    ids = library.generation.recording_ids(SPACE)
+    new = ids[~np.isin(ids, _told(library.path))].tolist()
+    near = _neighbours(library, new, options, progress)
+    partners = {b for links in near.values() for b in links} - set(new)
+    # Old recordings have neighbours of their own, among which the new one must be.
+    near |= _neighbours(library, sorted(partners), options, None)
+    pairs = sorted(
+        (-score, a, b)
+        for a, links in mutual(near).items()
+        for b, score in links.items()
+        if a in set(new) and (a < b or b in partners)
+    )
+    known = _members(library, [number for _, a, b in pairs for number in (a, b)])
+    told = tuple(
+        Pair(-less, library.probability(-less), known[a], known[b]) for less, a, b in pairs
+    )
+    return News(told, len(new), np.array(ids))
+
+
+def _told(place: Path) -> IntArray:
+    try:
+        return np.asarray(np.load(place / NEWS, allow_pickle=False), np.int64)
+    except (OSError, ValueError, EOFError):
+        return np.zeros(0, np.int64)
+
+
+def _neighbours(
+    library: Library, ids: Sequence[int], options: PairOptions, progress: Watcher | None
+) -> Links:
+    threshold = _threshold(library, options)
+    links: Links = {}
+    for n, number in enumerate(ids):
+        if progress is not None:
+            progress(n, len(ids))
+        found = library.score(library.stored(number))
+        others = found.recording_ids != number
+        near, scores = found.recording_ids[others], found.scores[others]
+        close = slice(int((scores[: options.neighbours] >= threshold).sum()))
+        links[number] = dict(zip(near[close].tolist(), scores[close].tolist(), strict=True))
+    return links
+
+
+def _threshold(library: Library, options: PairOptions) -> float:
+    """The least score of a pair."""
+    if options.min_score is not None:
+        return options.min_score
+    if not 0 < options.min_probability < 1:
+        raise BadInput(f"a probability lies between 0 and 1, not at {options.min_probability}")
+    calibration = library.bundle.card.calibration.get(SPACE)
+    if calibration is None:
+        raise BadInput(
+            f"model {library.bundle.card.name} gives no probabilities; say which scores are enough"
+            " with --min-score"
+        )
+    logit = np.log(options.min_probability / (1 - options.min_probability))
+    return float((logit - calibration.offset) / calibration.slope)
+
+
+def mutual(near: Links) -> Links:
+    """Of neighbours, those that hold both ways, with the lower of both scores."""
+    return {
+        a: {b: min(score, near[b][a]) for b, score in links.items() if a in near.get(b, ())}
+        for a, links in near.items()
+    }
+
+
+def join(links: Links) -> list[tuple[list[int], float]]:
+    """Groups of two and more, the largest first, each with the score of the last pair that joined
+    parts of it. ``links`` are symmetric."""
+    group_of: dict[int, int] = {number: number for number in links}
+    members: dict[int, list[int]] = {number: [number] for number in links}
+    weakest: dict[int, float] = defaultdict(lambda: 1.0)
+    pairs = sorted(
+        (-score, a, b) for a, near in links.items() for b, score in near.items() if a < b
+    )
+    for less, a, b in pairs:
+        one, other = group_of[a], group_of[b]
+        if one == other:
+            continue
+        if len(members[one]) < len(members[other]):
+            one, other = other, one
+        inside = set(members[one])
+        across = sum(len(inside & links[m].keys()) for m in members[other])
+        if 2 * across < len(members[one]) * len(members[other]):
+            continue
+        for m in members[other]:
+            group_of[m] = one
+        members[one] += members.pop(other)
+        weakest[one] = -less
+    found = [(sorted(m), weakest[name]) for name, m in members.items() if len(m) > 1]
+    return sorted(found, key=lambda group: (-len(group[0]), -group[1], group[0]))
+
+
+def _members(library: Library, ids: Iterable[int]) -> Mapping[int, Member]:
+    wanted = list(dict.fromkeys(ids))
+    found: dict[int, Member] = {}
+    for first in range(0, len(wanted), CHUNK_INFOS):
+        part = library.generation.metadata(wanted[first : first + CHUNK_INFOS])
+        found |= {number: _member(info) for number, info in part.items()}
+    return found
+
+
+def _member(info: RecordingInfo) -> Member:
+    return Member(format_id(info.recording_id), os.fspath(info.path), info.title, info.artist)
+
+
+def rows(groups: Iterable[Group]) -> Iterator[tuple[object, ...]]:
+    """One row a member: group, score, probability, recording, path, title, artist."""
+    for group in groups:
+        for m in group.members:
+            yield (
+                group.number, group.score, group.probability, m.recording_id, m.path, m.title,
+                m.artist,
+            )  # fmt: skip
