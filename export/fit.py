@@ -59,8 +59,8 @@ def hear(reader: Reader, stems: Stems, backings: Backings, n: int, seed: int) ->
         mixed = np.stack(
             [np.concatenate([mixer.mix(clip, rng).samples for clip in clips]) for _ in range(2)]
         )
-        with torch.no_grad():
-            phones.append(collapse(reader(torch.from_numpy(mixed))).to(torch.int8))
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            phones.append(collapse(reader(torch.from_numpy(mixed)).argmax(dim=-1)).to(torch.int8))
         sounding = torch.from_numpy(np.concatenate([clip.phones for clip in clips]))
         clean.append(sequence(sounding))
         texts.append(" ".join(clip.text for clip in clips))

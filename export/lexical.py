@@ -11,7 +11,7 @@ and ONNX. Which of them are features, how much each says, and the projection are
 training texts and from what the reader heard of them, by ``export.fit``.
 
 Everything here is arithmetic on integers and one product, so it is exported twice: behind the
-reader as ``audio.onnx`` (samples → vector) and alone as ``text.onnx`` (letters → vector).
+reader as ``sound.onnx`` (phones → vector) and alone as ``text.onnx`` (letters → vector).
 """
 
 from __future__ import annotations
@@ -56,9 +56,8 @@ class LexicalOptions:
         return BagOptions(len(ALPHABET), (2, 3, 4), self.letter_features, self.dim)
 
 
-def collapse(log_phones: Tensor) -> Tensor:
-    """The best path: (B, T, 40) → (B, T) phones, joined, without blanks, 0 at the end."""
-    best = log_phones.argmax(dim=-1)
+def collapse(best: Tensor) -> Tensor:
+    """A best path (B, T) → (B, T) phones, joined, without blanks, 0 at the end."""
     before = torch.cat([torch.zeros_like(best[:, :1]), best[:, :-1]], dim=1)
     kept = (best != 0) & (best != before)
     place = torch.where(kept, kept.long().cumsum(dim=1) - 1, best.shape[1])

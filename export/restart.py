@@ -2,7 +2,7 @@
 
     python -m export.restart CHECKPOINT.pt --bundle livi_index/assets/livi-mini
 
-The bundle's ``audio.onnx`` holds every weight that reading needs: products in 8 bits, in the order
+The bundle's ``reader.onnx`` holds every weight that reading needs: products in 8 bits, in the order
 in which they are computed, all else by name at float16. The head that only training has
 (``moments``) starts anew, and so does the optimiser.
 """
@@ -27,7 +27,7 @@ _PREFIX, _HALF = "reader.", ".f16"
 
 def reader_of_bundle(bundle: Path, options: ReaderOptions | None = None) -> Reader:
     """The reader inside a bundle; KeyError names what is not found in its graph."""
-    graph = onnx.load_model(bundle / "audio.onnx").graph
+    graph = onnx.load_model(bundle / "reader.onnx").graph
     held = {w.name.removesuffix(_HALF): numpy_helper.to_array(w) for w in graph.initializer}
     reader = Reader(options)
     state = reader.state_dict()
@@ -40,7 +40,7 @@ def reader_of_bundle(bundle: Path, options: ReaderOptions | None = None) -> Read
     found |= dict(zip(layers, _matrices(graph, held), strict=True))
     for name in state:
         if name not in found and not name.startswith("moments."):
-            raise KeyError(f"{bundle}: no weight {name} in audio.onnx")
+            raise KeyError(f"{bundle}: no weight {name} in reader.onnx")
     for name, values in found.items():
         state[name] = torch.from_numpy(values.astype(np.float32).copy())
     reader.load_state_dict(state)

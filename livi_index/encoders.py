@@ -2,7 +2,8 @@
 
 A space is named in a bundle's card: ``lyrics`` puts a window of singing and the words that are
 sung in it in the same place, so recordings find recordings and typed words find recordings. All
-signal processing is inside the bundle's graphs; here samples go in and vectors come out.
+signal processing is inside the bundle's graphs; here samples go in and vectors come out. Where a
+bundle reads a window in clips, each for itself, windows that overlap by whole clips share them.
 
 A track's vector is the weighted mean of the unit vectors of its segments, made unit again. The
 authors' own code stores the mean as it is, which is shorter than one; ``pool`` does not.
@@ -10,17 +11,21 @@ authors' own code stores the mean as it is, which is shorter than one; ``pool`` 
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from livi_index.audio import SAMPLE_RATE
 from livi_index.errors import BadInput, BadModel
-from livi_index.models import Bundle, Device
+from livi_index.models import Bundle, Device, Session
 
 BATCH_WINDOWS = 4
+BATCH_CLIPS = 4
+KEPT_CLIPS = 64
 BATCH_TEXTS = 16
 # Texts are padded to a multiple of this, so that a session meets few shapes.
 TEXT_STEP = 64
@@ -52,6 +57,10 @@ class AudioEncoder:
         self.window_s = spec.window_s
         self.window = round(spec.window_s * SAMPLE_RATE)
         self._session = bundle.open(spec.encoder, threads=threads, device=device)
+        self._reader = None
+        if spec.clips:
+            session = bundle.open(spec.clips.file, threads=threads, device=device)
+            self._reader = _ClipReader(session, round(spec.clips.clip_s * SAMPLE_RATE))
         self.provider = self._session.provider
 
     def encode(self, windows: FloatArray) -> FloatArray:
@@ -63,7 +72,30 @@ class AudioEncoder:
         assert windows.dtype == np.float32 and windows.shape[1:] == (self.window,)
         if len(windows) == 0:
             return np.zeros((0, self.dim), np.float32)
-        return _checked(self._session.run(windows, BATCH_WINDOWS), self.dim)
+        rows = self._reader.read(windows) if self._reader else windows
+        return _checked(self._session.run(rows, BATCH_WINDOWS), self.dim)
+
+
+class _ClipReader:
+    """Windows → what is read of their clips; a clip that was read lately is not read again."""
+
+    def __init__(self, session: Session, clip: int) -> None:
+        self._session = session
+        self._clip = clip
+        self._kept: dict[bytes, npt.NDArray[Any]] = {}  # by digest, oldest first
+
+    def read(self, windows: FloatArray) -> npt.NDArray[Any]:
+        """(N, window) samples → (N, clips in a window × what is read of one)."""
+        clips = windows.reshape(-1, self._clip)
+        digests = [hashlib.blake2b(clip.data, digest_size=16).digest() for clip in clips]
+        new = {d: i for i, d in enumerate(digests) if d not in self._kept}
+        known = {d: self._kept[d] for d in digests if d in self._kept}
+        if new:
+            read = self._session.run(clips[list(new.values())], BATCH_CLIPS)
+            known |= dict(zip(new, read, strict=True))
+        others = [(d, row) for d, row in self._kept.items() if d not in known]
+        self._kept = dict([*others, *known.items()][-KEPT_CLIPS:])
+        return np.stack([known[d] for d in digests]).reshape(len(windows), -1)
 
 
 class TextEncoder:

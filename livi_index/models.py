@@ -71,6 +71,15 @@ class TextSpec:
 
 
 @dataclass(frozen=True)
+class ClipsSpec:
+    """What reads a window first, in clips of ``clip_s``, each for itself; its ``encoder`` then
+    gets what was read of all clips of the window, side by side."""
+
+    file: str
+    clip_s: float
+
+
+@dataclass(frozen=True)
 class Space:
     """One kind of vector that a bundle makes: ``dim`` numbers for ``window_s`` seconds of audio."""
 
@@ -79,6 +88,7 @@ class Space:
     window_s: float
     dim: int
     pooling: Literal["mean"] = "mean"
+    clips: ClipsSpec | None = None
     text: TextSpec | None = None
 
 
@@ -164,26 +174,26 @@ class Session:
         place = "gpu:0" if self.provider == "CUDAExecutionProvider" else "cpu:0"
         self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", place)
 
-    def run(self, rows: npt.NDArray[Any], batch: int) -> FloatArray:
-        """``(N, ...)`` rows, N ≥ 1, to ``(N, ...)`` float32 outputs, at most ``batch`` at a time.
+    def run(self, rows: npt.NDArray[Any], batch: int) -> npt.NDArray[Any]:
+        """``(N, ...)`` rows, N ≥ 1, to ``(N, ...)`` outputs, at most ``batch`` at a time.
 
         Batches are padded with zeros to a power of two, so that a device plans few shapes.
         Raises BadModel where the model answers with something that is not finite.
         """
         parts = [self._run_batch(rows[i : i + batch]) for i in range(0, len(rows), batch)]
-        answer: FloatArray = np.concatenate(parts)
+        answer: npt.NDArray[Any] = np.concatenate(parts)
         if not np.isfinite(answer).all():
             raise BadModel("the model answered with numbers that are not finite; reinstall it")
         return answer
 
-    def _run_batch(self, rows: npt.NDArray[Any]) -> FloatArray:
+    def _run_batch(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
         size = 1 << (len(rows) - 1).bit_length()
         if size > len(rows):
             padding = np.zeros((size - len(rows), *rows.shape[1:]), rows.dtype)
             rows_in = np.concatenate([rows, padding])
         else:
             rows_in = np.ascontiguousarray(rows)
-        output: FloatArray = self._session.run(None, {self._input: rows_in}, self._options)[0]
+        output: npt.NDArray[Any] = self._session.run(None, {self._input: rows_in}, self._options)[0]
         return output[: len(rows)]
 
 
@@ -374,8 +384,14 @@ def _build_card(data: dict[str, Any], where: str) -> ModelCard:
 
 
 def _build_space(data: dict[str, Any], where: str) -> Space:
-    text = data.get("text")
-    return _build(Space, data, where, text=text and _build(TextSpec, text, f"{where}: text"))
+    clips, text = data.get("clips"), data.get("text")
+    return _build(
+        Space,
+        data,
+        where,
+        clips=clips and _build(ClipsSpec, clips, f"{where}: clips"),
+        text=text and _build(TextSpec, text, f"{where}: text"),
+    )
 
 
 def _build(cls: type[T], data: Mapping[str, Any], where: str, **parts: Any) -> T:
@@ -397,6 +413,7 @@ def _build(cls: type[T], data: Mapping[str, Any], where: str, **parts: Any) -> T
 def _check_card(card: ModelCard, where: str) -> None:
     used = [card.vocals.file] + [space.encoder for space in card.spaces]
     used += [space.text.file for space in card.spaces if space.text]
+    used += [space.clips.file for space in card.spaces if space.clips]
     if absent := sorted(set(used) - set(card.files)):
         raise BadModel(f"{where} uses files that it does not list: {', '.join(absent)}")
     # Names become paths when a bundle is installed.
@@ -405,6 +422,9 @@ def _check_card(card: ModelCard, where: str) -> None:
             raise BadModel(f"{where} holds a name that is not allowed: {name!r}")
     if any(space.pooling != "mean" for space in card.spaces):
         raise BadModel(f"{where} asks for a pooling this version does not know")
+    for space in card.spaces:
+        if space.clips and not (space.window_s / space.clips.clip_s).is_integer():
+            raise BadModel(f"{where}: a window of {space.name} is not a whole number of clips")
 
 
 def check_graph(path: Path) -> None:
