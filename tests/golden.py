@@ -27,6 +27,9 @@ CQTNETS = ("cqtnet_clewsrepo", "dvinetp", "discogs_vinet_mirex", "cqtnet_origina
 RULES: tuple[tuple[tuple[str, ...], str, int | None, Rule], ...] = (
     ((), r"running_var$", None, ("aff", 0.01, 0.001)),
     ((), r"running_mean$", None, ("aff", 0, 0.1)),
+    (("livi_head",), r"cls_token$", None, ("aff", 0, 0.02)),
+    (("livi_head",), r"gamma_[12]$", None, ("aff", 1, 0.2)),
+    (("livi_head",), r"(ql|kl)\.weight$", None, ("row", 2, 0)),
     (("clews_dvi",), r"^pool\.p$", None, ("aff", 1.2, 0)),
     (("clews_dvi",), r"^frontend\.0\.gain$", None, ("aff", 3, 0.1)),
     (("clews_dvi",), r"^frontend\.0\.bias$", None, ("aff", -0.5, 0.1)),
