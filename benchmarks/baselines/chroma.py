@@ -19,6 +19,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from benchmarks.baselines.distances import unit
 from benchmarks.baselines.frontend import (
     BINS_PER_OCTAVE,
     SAMPLE_RATE,
@@ -45,6 +46,8 @@ CHROMA_S = 0.5  # of one chroma vector in the means
 class ChromaFourier:
     """Chroma per beat → median magnitudes of their two-dimensional spectrum."""
 
+    n_parameters = 0
+
     def features(self, samples: FloatArray) -> FloatArray:
         """(12, beats) chroma, the strongest note of each beat 1."""
         spectrum = exact_cqt(samples, CQT_HOP)
@@ -55,8 +58,8 @@ class ChromaFourier:
 
     def vectors(self, features: FloatArray) -> FloatArray:
         """(1, 456): half of 12 × 75 magnitudes, as the other half mirrors it."""
-        repeats = -(-PATCH_BEATS // features.shape[1])
-        beats = np.tile(features**CHROMA_POWER, repeats)
+        n_lacking = max(0, PATCH_BEATS - features.shape[1])
+        beats = np.pad(features**CHROMA_POWER, ((0, 0), (0, n_lacking)))
         patches = sliding_window_view(beats, PATCH_BEATS, axis=1).transpose(1, 0, 2)
         magnitudes = np.abs(np.fft.rfft2(patches))
         loudest = np.maximum(magnitudes.max(axis=(1, 2), keepdims=True), 1e-9)
@@ -71,6 +74,8 @@ class ChromaFourier:
 
 class ChromaMeans:
     """Mean chroma and mean MFCC, each of unit length."""
+
+    n_parameters = 0
 
     def features(self, samples: FloatArray) -> FloatArray:
         """(32,) means over the recording."""
@@ -167,13 +172,6 @@ def _mel_bands() -> NDArray[np.float64]:
     rising = (hz - corners[:-2]) / np.diff(corners)[:-1]
     falling = (corners[2:] - hz) / np.diff(corners)[1:]
     return np.maximum(np.minimum(rising, falling), 0)
-
-
-def unit(vectors: FloatArray) -> FloatArray:
-    """(N, D), each of unit length; zero stays zero."""
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    scaled: FloatArray = (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
-    return scaled
 
 
 def _strongest_is_one(chroma: FloatArray) -> FloatArray:
