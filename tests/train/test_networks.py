@@ -1,0 +1,174 @@
+"""Networks of other systems against the outputs of the originals, and weights that are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import golden
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from benchmarks.baselines import conformer, cqtnet, frontend, resnet, whisper  # noqa: E402
+from benchmarks.baselines.layers import NetworkSystem  # noqa: E402
+from benchmarks.baselines.weights import State  # noqa: E402
+
+pytestmark = pytest.mark.train
+
+
+@dataclass(frozen=True)
+class Original:
+    """One network whose outputs are known."""
+
+    outputs: str
+    table: str
+    open: Callable[[State], NetworkSystem]
+    n_parameters: int  # without what is for training only
+    training_only: tuple[str, ...] = ()
+    segments: frontend.Segments | None = None
+    tolerance: float = 1e-4
+
+
+ORIGINALS = (
+    Original(
+        "cqtnet_clewsrepo", "clewsrepo_dvi-cqtnet", cqtnet.cqtnet_clews, 5_080_428,
+        ("fc1.",), cqtnet.SEGMENTS,
+    ),
+    Original(
+        "dvinetp", "clewsrepo_dvi-dvinetp", cqtnet.dvinet, 11_474_528,
+        segments=cqtnet.SEGMENTS,
+    ),
+    Original("discogs_vinet_mirex", "dvinet_mirex", cqtnet.discogs_vinet, 8_023_760),
+    Original("cqtnet_original", "cqtnet_orig", cqtnet.cqtnet, 5_080_428, ("fc1.",)),
+    Original(
+        "bytecover2x", "clewsrepo_dvi-bytecover2x", resnet.bytecover2, 48_677_377,
+        ("fc.",), resnet.BYTECOVER2_SEGMENTS, 2e-4,
+    ),
+    Original(
+        "clews_dvi", "clewsrepo_dvi-clews", resnet.clews, 196_793_363,
+        segments=resnet.CLEWS_SEGMENTS,
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=ORIGINALS, ids=lambda original: original.outputs)
+def opened(request: pytest.FixtureRequest) -> tuple[Original, NetworkSystem]:
+    """An original, and our network with its weights."""
+    original = request.param
+    return original, original.open(state_of(original))
+
+
+def state_of(original: Original) -> dict[str, torch.Tensor]:
+    """What a checkpoint of the original holds, but for what is only for training."""
+    table = golden.key_table(original.table)
+    made = dict(golden.weights(original.outputs, table, original.training_only))
+    known = golden.outputs(original.outputs)
+    for key in (name for name in known if name.startswith("w__")):
+        values = made[key[3:]].ravel()
+        sample = (
+            np.append(values[:4], values[-1])[-known[key].size :] if values.size > 4 else values
+        )
+        assert near(sample, known[key], 1e-6), key
+    return {key: torch.from_numpy(value) for key, value in made.items()}
+
+
+def near(found: np.ndarray, known: np.ndarray, tolerance: float) -> bool:
+    """The fair tolerance of the outputs' page: relative to the largest value of the array."""
+    assert found.shape == known.shape
+    return bool(np.abs(found - known).max() <= tolerance * np.abs(known).max())
+
+
+def test_outputs_are_those_of_the_original(opened: tuple[Original, NetworkSystem]) -> None:
+    original, system = opened
+    known = golden.outputs(original.outputs)
+    assert system.n_parameters == original.n_parameters
+    shape = known["feature_shape" if "feature_shape" in known else "feature_scaled_shape"][-2:]
+    features = np.stack([golden.feature(track, *shape) for track in (0, 1)])
+    assert near(system.vectors(features), known["feature_embedding"], original.tolerance)
+
+
+def test_audio_gives_what_it_gives_the_original(opened: tuple[Original, NetworkSystem]) -> None:
+    original, system = opened
+    known = golden.outputs(original.outputs)
+    if original.segments is None:
+        samples = golden.signal(0, 100 * frontend.LIBROSA_RATE, frontend.LIBROSA_RATE)
+        half = original.outputs == "discogs_vinet_mirex"
+        spectrum = frontend.recursive_cqt(samples)
+        features = cqtnet.pooled_track(spectrum, at_least=0, half=half)
+        assert near(system.vectors(features)[0], known["audio_embedding"], original.tolerance)
+        return
+    cut = partial(original.segments.cut, exact=True)
+    for track, name in enumerate(("audio_long", "audio_short")):
+        samples = golden.signal(track, int(known[f"{name}_seconds"]) * frontend.SAMPLE_RATE)
+        found = system.vectors(cut(samples))
+        assert near(found, known[f"{name}_embedding"], original.tolerance)
+        shared = system.vectors(system.features(samples))
+        assert cosines(shared, found).min() > 0.99
+
+
+def test_coverhunter_is_the_original() -> None:
+    original = Original(
+        "coverhunter",
+        "coverhunter",
+        conformer.coverhunter,
+        2_230_720,
+        conformer.NAMES.training_only,
+    )
+    known, system = golden.outputs("coverhunter"), original.open(state_of(original))
+    assert system.n_parameters == original.n_parameters
+    features = np.stack([2 * golden.feature(track, 96, 375).T - 1 for track in (0, 1)])
+    assert near(system.vectors(features), known["feature_embedding"], 1e-4)
+    for track, name in enumerate(("audio_embedding", "audio1_embedding")):
+        samples = golden.signal(track, int(known["audio_seconds"]) * frontend.SAMPLE_RATE)
+        heard = system.features(samples)
+        assert heard.shape == (1, 1125, 96)
+        if track == 0:
+            there = heard[0, :250].ravel()[known["audio_pooled_first250_flat_index"]]
+            assert np.abs(there - known["audio_pooled_first250_value"]).max() < 5e-4
+        assert near(system.vectors(heard)[0], known[name], 1e-4)
+
+
+# Outputs of transformers 5.23 for the weights below; windows of 30 s of ``golden.signal(0, 40 s)``.
+WHISPER_MEL = {(0, 10, 700): 1.00185, (0, 70, 1500): 0.051009, (1, 10, 900): 0.162977}
+WHISPER_VECTORS = [
+    [0.5190416, 0.7324704, 0.1195739, 1.2006277, -2.2378013, 0.3959246],
+    [1.2089424, 0.7857344, -0.3525798, 1.0520977, -1.1106688, -1.7412987],
+]
+WHISPER_NORMS = [11.175000, 10.983204]
+
+
+def whisper_state(prefix: str = "model.encoder.") -> dict[str, torch.Tensor]:
+    """Two layers of 128 dimensions, by a closed formula of the names."""
+    empty = whisper.Encoder(n_mels=128, dim=128, hidden=256, n_layers=2)
+    state = {}
+    for name, tensor in empty.state_dict().items():
+        key, shape = f"model.encoder.{name}", tuple(tensor.shape)
+        value = golden.uniform(key, np.arange(tensor.numel())).reshape(shape)
+        if len(shape) > 1:
+            value *= np.sqrt(3 / np.prod(shape[1:]))
+        else:
+            value = 0.1 * value + ("layer_norm.weight" in name)
+        state[prefix + name] = torch.from_numpy(value.astype(np.float32))
+    return state
+
+
+def test_whisper_is_the_encoder_of_transformers() -> None:
+    unused = {"model.decoder.embed_tokens.weight": torch.zeros(3, 2)}
+    system = whisper.whisper(whisper_state() | unused)
+    heard = system.features(golden.signal(0, 40 * frontend.SAMPLE_RATE))
+    assert heard.shape == (2, 128, 3000)
+    for place, value in WHISPER_MEL.items():
+        assert heard[place] == pytest.approx(value, abs=2e-6)
+    found = system.vectors(heard)
+    assert np.abs(found[:, :6] - WHISPER_VECTORS).max() < 1e-4
+    assert np.linalg.norm(found, axis=1) == pytest.approx(WHISPER_NORMS, rel=1e-5)
+    plain = whisper.whisper(whisper_state("encoder.")).vectors(heard)
+    assert np.array_equal(plain, found)
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return (a * b).sum(axis=1) / norms
