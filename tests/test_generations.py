@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from livi_index.errors import LibraryDamaged, LibraryNotFound
 from livi_index.generations import FORMAT, Generation, current, generations, name_current
 from livi_index.publishing import PublishedModel, PublishOptions, Space, publish
 from livi_index.records import Batch, FileRow
+from livi_index.shards import VectorTable
 from livi_index.store import Store
-from livi_index.vectors import Matches
+from livi_index.vectors import Matches, VectorIndex
 
 HERE = Path(__file__).parent
 WORDS = PublishedModel(MODEL, "livi-test", "1", (Space("words", DIM),))
@@ -93,6 +95,36 @@ def test_metadata_prefers_a_place_with_a_title(tmp_path: Path) -> None:
         assert generation.paths([1, 99]) == {1: [odd, Path("/music/1.mp3"), Path("/z.mp3")]}
         assert generation.recording_at(odd) == 1 and generation.recording_at("/none") is None
         assert generation.counts["instrumental"] == 1 and generation.counts["files"] == 5
+
+
+def test_what_is_cut_short_is_said_by_the_published_model_alone(tmp_path: Path) -> None:
+    other = PublishedModel("cd" * 32, "new", "2", WORDS.spaces)
+    with Store(tmp_path) as store:
+        store.commit(batch(1, 2))
+        cut = [replace(analysis(2), truncated=True), analysis(1, model_id=other.model_id)]
+        store.commit(Batch(analyses=cut))
+        store.commit(Batch(analyses=[analysis(2, model_id=other.model_id)]))
+        for model, expected in ((WORDS, [False, True]), (other, [False, False])):
+            publish(store, tmp_path, model, SMALL)
+            with current(tmp_path) as generation:
+                info = generation.metadata([1, 2])
+                assert [info[1].truncated, info[2].truncated] == expected
+
+
+def test_the_arrays_hold_what_is_in_the_graphs(tmp_path: Path) -> None:
+    for start in range(1, 60, 13):
+        filled(tmp_path, *range(start, start + 13))
+    with Store(tmp_path) as store:
+        store.commit(Batch(missing=[Path("/music/5.mp3")]))
+        publish(store, tmp_path, WORDS, SMALL)
+    with current(tmp_path) as generation:
+        paths = sorted(generation.folder.glob("*.usearch"))
+        assert len(paths) >= 6 and generation.manifest.spaces[0].dead > 0
+        for path in paths:
+            graph = VectorIndex.open(path, dim=DIM)
+            table = VectorTable.open(path.with_suffix(""), dim=DIM)
+            assert np.array_equal(table.keys, graph.keys)
+            assert np.array_equal(table.halves.astype(np.float32), graph.get(graph.keys))
 
 
 def test_an_empty_library_answers_with_nothing(tmp_path: Path) -> None:
@@ -302,7 +334,8 @@ KILLED = """
     from test_store import batch
     from livi_index.generations import current
     from livi_index.publishing import publish
-    from livi_index.store import Store
+    from livi_index.shards import VectorTable
+from livi_index.store import Store
     with Store(sys.argv[1]) as store:
         number = max(store.recording_ids(), default=0)
         while True:
@@ -387,7 +420,8 @@ def test_a_full_disk_leaves_the_old_generation(tmp_path: Path) -> None:
         from test_generations import SMALL, WORDS, PublishOptions
         from livi_index.errors import LibraryNotWritable
         from livi_index.publishing import publish
-        from livi_index.store import Store
+        from livi_index.shards import VectorTable
+from livi_index.store import Store
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         for limit in (0, 1000, 20_000, 40_000, 60_000, 100_000):
             with Store(sys.argv[1]) as store:
