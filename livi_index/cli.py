@@ -14,31 +14,35 @@ whatever is heavy is imported in the command that needs it.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from livi_index import __version__, display
-from livi_index.commands import building, evaluating, grouping, keeping, scheduling
+from livi_index import __version__, display, settings
+from livi_index.commands import building, configuring, evaluating, grouping, keeping, scheduling
 from livi_index.commands.options import (
     FAILED,
     INTERRUPTED,
     LOCKED,
     JsonOption,
     LibraryOption,
+    LogOption,
     ModelOption,
 )
 from livi_index.errors import LibraryLocked, LiviError
+
+PATIENCE_S = 8.0  # with a command that was told to stop
 
 app = typer.Typer(
     name="livi-index",
     help="Find every version of a song by what is sung in it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -51,6 +55,7 @@ app.command("eval")(evaluating.evaluate)
 app.add_typer(keeping.app)
 app.add_typer(grouping.app)
 app.command()(scheduling.schedule)
+app.add_typer(configuring.app)
 
 
 def main() -> None:
@@ -60,33 +65,56 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        app()
+        app(**_defaults())
     except BaseException as error:
         if signals.received:
             signals.leave()
         if not isinstance(error, LiviError):
             raise
-        display.complain(str(error))
+        display.complain(str(error), "error")
         sys.exit(LOCKED if isinstance(error, LibraryLocked) else FAILED)
 
 
+def _defaults() -> dict[str, Any]:
+    """What a file or the environment puts in the place of the commands' own defaults."""
+    here = Path.cwd()
+    if not settings.is_anything_set(os.environ, here):
+        return {}
+    keys = list(configuring.keys_of(typer.main.get_command(app)))
+    return {"default_map": settings.as_defaults(settings.load(keys, os.environ, here))}
+
+
 class _Signals:
-    """Ctrl-C and SIGTERM end the command by KeyboardInterrupt, a second one at once."""
+    """Ctrl-C and SIGTERM end the command by KeyboardInterrupt, a second one at once.
+
+    Python hands out signals between two of its own steps, and there may be a long one inside a
+    library. So a thread is told by the system at the same time, and ends what does not end itself.
+    """
 
     def __init__(self) -> None:
         self.received = False
+        told, tell = os.pipe()
+        os.set_blocking(tell, False)
+        signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(told,), daemon=True).start()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
-            os._exit(INTERRUPTED)
-        self.received = True
-        raise KeyboardInterrupt
+        if not self.received:
+            self.received = True
+            raise KeyboardInterrupt
+
+    def _watch(self, told: int) -> None:
+        os.read(told, 1)
+        select.select([told], [], [], PATIENCE_S)
+        os._exit(INTERRUPTED)
 
     def leave(self) -> NoReturn:
         """End the process without waiting for a thread that is inside the model."""
-        display.complain("stopped; what was done is kept, and the next build goes on from there")
+        display.complain(
+            "stopped; what was done is kept, and the next build goes on from there", "stopped"
+        )
         sys.stdout.flush()
         os._exit(INTERRUPTED)
 
@@ -94,7 +122,9 @@ class _Signals:
 @app.callback(invoke_without_command=True)
 def options(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    log: LogOption = None,
 ) -> None:
+    display.log_as(log)
     if version:
         print(f"livi-index {__version__}")
         raise typer.Exit

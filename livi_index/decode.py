@@ -323,9 +323,10 @@ class _Slot:
 
 
 def _killed_from_outside(future: Future[object]) -> bool:
-    """SIGKILL is not what decoders die of: somebody, or the kernel short of memory, sent it."""
+    """These are not what decoders die of: somebody, or the kernel short of memory, sent them."""
     error = future.exception()
-    return isinstance(error, pebble.ProcessExpired) and error.exitcode == -signal.SIGKILL
+    sent = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP)
+    return isinstance(error, pebble.ProcessExpired) and error.exitcode in sent
 
 
 def _failure(error: BaseException) -> DecodeFailure:

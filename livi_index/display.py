@@ -14,7 +14,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
 
 from livi_index.text import safe as safe
 
@@ -32,9 +34,28 @@ PLAIN_EVERY_S = 5.0
 _STAGES = {"walk": "looking for files", "tracks": "indexing", "publish": "publishing"}
 
 
-def complain(text: str) -> None:
+_logs_json = False
+
+
+def log_as(kind: Literal["text", "json"] | None) -> None:
+    """Make standard error sentences, or one JSON object a line; None leaves it as it is."""
+    global _logs_json
+    if kind is not None:
+        _logs_json = kind == "json"
+
+
+def complain(text: str, event: str = "problem", **details: object) -> None:
     """Say something on standard error."""
-    print(f"livi-index: {safe(' '.join(text.splitlines()))}", file=sys.stderr, flush=True)
+    line = " ".join(text.splitlines())
+    if _logs_json:
+        _log(event, message=line, **details)
+    else:
+        print(f"livi-index: {safe(line)}", file=sys.stderr, flush=True)
+
+
+def _log(event: str, **details: object) -> None:
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    print(json.dumps({"at": at, "event": event, **details}), file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
@@ -67,10 +88,12 @@ def progress(quiet: bool) -> Iterator[Watcher | None]:
     """What ``build`` tells its progress to: a bar on a terminal, else a line now and then."""
     if quiet:
         yield None
+    elif _logs_json:
+        yield _Seldom(lambda now: _log("progress", **asdict(now)), stages=True)
     elif sys.stderr.isatty():
         yield from _bar()
     else:
-        yield _PlainLines()
+        yield _Seldom(_say_progress)
 
 
 def _bar() -> Iterator[Watcher]:
@@ -90,17 +113,26 @@ def _bar() -> Iterator[Watcher]:
         yield show
 
 
-class _PlainLines:
-    """At most one line every few seconds."""
+class _Seldom:
+    """Passes on what it is told every few seconds, and if so asked when a stage begins."""
 
-    def __init__(self) -> None:
+    def __init__(self, show: Watcher, *, stages: bool = False) -> None:
+        self._show = show
+        self._stages = stages
+        self._stage = "walk"
         self._next = time.monotonic() + PLAIN_EVERY_S
 
     def __call__(self, now: Progress) -> None:
-        if time.monotonic() >= self._next:
+        begins = self._stages and now.stage != self._stage
+        if begins or time.monotonic() >= self._next:
+            self._stage = now.stage
             self._next = time.monotonic() + PLAIN_EVERY_S
-            of = f" of {now.total:,}" if now.total else ""
-            print(f"{now.done:,}{of} files: {_sentence(now)}", file=sys.stderr, flush=True)
+            self._show(now)
+
+
+def _say_progress(now: Progress) -> None:
+    of = f" of {now.total:,}" if now.total else ""
+    print(f"{now.done:,}{of} files: {_sentence(now)}", file=sys.stderr, flush=True)
 
 
 def _sentence(now: Progress) -> str:
@@ -125,7 +157,10 @@ def counting(what: str, quiet: bool = False) -> Callable[[int, int], None] | Non
         nonlocal next_at
         if time.monotonic() >= next_at:
             next_at = time.monotonic() + PLAIN_EVERY_S
-            print(f"{done:,} of {total:,} {what}", file=sys.stderr, flush=True)
+            if _logs_json:
+                _log("progress", stage=what, done=done, total=total)
+            else:
+                print(f"{done:,} of {total:,} {what}", file=sys.stderr, flush=True)
 
     return None if quiet else show
 
@@ -135,11 +170,15 @@ def counting(what: str, quiet: bool = False) -> Callable[[int, int], None] | Non
 
 def print_report(report: BuildReport, *, as_json: bool, quiet: bool) -> None:
     for notice in report.notices:
-        complain(notice)
+        complain(notice, "notice")
     for failure in report.new_failures:
-        complain(f"{failure.path}: {failure.message}")
+        complain(
+            f"{failure.path}: {failure.message}", "failure", path=failure.path, code=failure.code
+        )
     if report.failed > len(report.new_failures):
         complain(f"… and {report.failed - len(report.new_failures):,} more failed")
+    if _logs_json and not quiet:
+        _log("done", **report.to_json())
     if as_json:
         print_json(report.to_json())
     elif not quiet:
@@ -246,6 +285,9 @@ def _status_lines(status: Status) -> Iterator[str]:
     yield f"library       {status.library}"
     yield f"model         {status.model} {status.model_version} ({status.model_id[:12]})"
     yield f"generation    {status.generation}, published {when(status.published_at)}"
+    yield f"on the disk   generations {', '.join(map(str, status.generations))}"
+    for folder in status.folders:
+        yield f"folder        {folder}"
     yield f"recordings    {status.recordings:,} at {status.files:,} paths"
     yield f"  with words  {status.indexed:,}, in {status.segments:,} segments"
     yield f"  without     {status.instrumental:,} (instrumental)"

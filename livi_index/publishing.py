@@ -60,6 +60,7 @@ SAMPLE = 32  # vectors of each index that must find themselves
 SELF_SCORE = 0.999
 FOUND_SHARE = 0.5  # a graph search misses some, in a wrong file it misses nearly all
 LEFTOVER = ".tmp-"
+ADDED = 2048  # vectors at once: no signal is heard while a graph takes them
 
 VectorsOf = Callable[[IntArray], Iterator[VectorChunk]]
 
@@ -242,7 +243,7 @@ def _write_space(
         old_recordings,
         np.ascontiguousarray(spans["recording_id"]),
         stale,
-        lambda ids: store.recording_vectors(model_id, name, ids),
+        lambda ids: store.recording_vectors(model_id, name, ids, chunk=ADDED),
         options,
     )
     segments = _filled(
@@ -250,7 +251,7 @@ def _write_space(
         old_segments,
         np.ascontiguousarray(table["segment_id"]),
         np.zeros(0, np.int64),  # a new analysis has new segment ids
-        lambda ids: store.segment_vectors(model_id, name, ids),
+        lambda ids: store.segment_vectors(model_id, name, ids, chunk=ADDED),
         options,
     )
     files = [

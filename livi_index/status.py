@@ -15,7 +15,7 @@ from typing import Any
 
 from livi_index.build import LAST_RUN
 from livi_index.errors import LibraryNotFound
-from livi_index.generations import Generation, current
+from livi_index.generations import Generation, current, generations
 from livi_index.library import default_library
 from livi_index.planning import in_quarantine
 
@@ -52,6 +52,8 @@ class Status:
     bytes_on_disk: int
     index_bytes: int
     runs: tuple[RunNote, ...]
+    generations: tuple[int, ...]  # on the disk, that could be rolled back to
+    folders: tuple[str, ...]  # that a build without folders walks
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as ``livi-index status --json`` prints them."""
@@ -87,6 +89,8 @@ def read_status(library: str | Path | None = None) -> Status:
             bytes_on_disk=bytes_below(place),
             index_bytes=sum(f.size for f in manifest.files if f.name.endswith(".usearch")),
             runs=_runs(place, generation),
+            generations=tuple(generations(place)),
+            folders=_folders(generation),
         )
 
 
@@ -136,6 +140,11 @@ def bytes_below(place: Path) -> int:
                 continue  # a build cleans up meanwhile
             sizes[status.st_dev, status.st_ino] = status.st_size
     return sum(sizes.values())
+
+
+def _folders(generation: Generation) -> tuple[str, ...]:
+    rows = generation.ask("SELECT path FROM roots ORDER BY path")
+    return tuple(os.fsdecode(row[0]) for row in rows)
 
 
 def _runs(place: Path, generation: Generation) -> tuple[RunNote, ...]:

@@ -236,12 +236,13 @@ def test_query_fails_in_one_sentence(built, music, tmp_path):
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_status(built):
+def test_status(built, music):
     library, _ = built
     status = json.loads(livi("status", "--json", library=library).stdout)
     expected = {"schema": 1, "model": "tiny", "generation": 1, "files": 7, "recordings": 6,
                 "indexed": 5, "instrumental": 1, "truncated": 0,
-                "failures": {"not_audio": 1}, "library": str(library)}  # fmt: skip
+                "failures": {"not_audio": 1}, "library": str(library), "generations": [1],
+                "folders": [str(music)]}  # fmt: skip
     assert expected.items() <= status.items()
     assert status["runs"][-1]["counts"]["indexed"] == 5
     assert status["bytes_on_disk"] > status["index_bytes"] > 0

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # A module imports only from lines above its own; modules of one line do not import each other.
 LAYERS = (
     ("errors",),
-    ("text", "containers", "records", "guard"),
+    ("text", "containers", "records", "guard", "settings"),
     ("database",),
     ("audio", "scan", "metrics", "models", "store", "vectors", "pipeline"),
     ("shards",),
@@ -24,7 +24,7 @@ LAYERS = (
     ("ledger",),
     ("build",),
     ("scale", "serve", "status", "evaluation"),
-    ("forecast", "restoring", "tables", "groups", "schedule"),
+    ("forecast", "restoring", "tables", "groups", "schedule", "doctor"),
     ("check",),
     ("display",),
     ("commands",),
@@ -36,6 +36,7 @@ NARROW = {
     "containers": {"errors"},
     "guard": set(),
     "text": set(),
+    "settings": {"errors"},
     "groups": {"errors", "records", "database", "scan", "vectors", "generations", "library"},
     "schedule": {"errors", "status"},
     "restoring": {"records", "store", "vectors", "generations", "planning"},

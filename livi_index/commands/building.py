@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from livi_index import display
-from livi_index.commands.options import HELD, INCOMPLETE, JsonOption, LibraryOption, ModelOption
+from livi_index.commands.options import (
+    HELD,
+    INCOMPLETE,
+    JsonOption,
+    LibraryOption,
+    LogOption,
+    ModelOption,
+)
 
 if TYPE_CHECKING:
     from livi_index.forecast import Forecast
@@ -68,6 +75,7 @@ def build(
     retry: RetryOption = None,
     dry_run: DryOption = False,
     normal_priority: PriorityOption = False,
+    log: LogOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
 ) -> None:
@@ -75,6 +83,7 @@ def build(
     from livi_index import build as building
     from livi_index.forecast import forecast
 
+    display.log_as(log)
     options = building.BuildOptions(
         exclude=tuple(exclude or ()),
         follow_symlinks=follow_symlinks,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,3 +21,7 @@ ModelOption = Annotated[
     str | None, typer.Option(help="Name or folder of a model; else the library's own.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+LogOption = Annotated[
+    Literal["text", "json"] | None,
+    typer.Option(help="What standard error is: sentences, or one JSON object a line."),
+]
