@@ -32,6 +32,7 @@ LIBRARIES = (
     "soundfile",
     "av",
     "soxr",
+    "torch",
 )
 
 Row = Sequence[str | float | int | None]

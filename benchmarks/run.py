@@ -95,7 +95,7 @@ def contestant(name: str, options: argparse.Namespace) -> Contestant:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         facts["weights"] = {"file": row.weights, "sha256": sha256}
-    return Contestant(row, row.open(options.weights), facts)
+    return Contestant(row, row.open(options.weights, options.device), facts)
 
 
 def listen(entries: Sequence[Entry], contestants: Sequence[Contestant], max_s: float) -> Heard:
@@ -164,7 +164,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     known = [row_of(name) for name in names if name != LIVI]
     lacking = {row.name: row for row in known if row.missing(options.weights)}
     size = {"recordings": len(entries), "works": len({entry.work_id for entry in entries})}
-    about = {"catalog": catalog, **size, "max_s": options.max_seconds}
+    about = {"catalog": catalog, **size, "max_s": options.max_seconds, "device": options.device}
     contestants = [contestant(name, options) for name in names if name not in lacking]
     heard = listen(entries, contestants, options.max_seconds)
     figures = {one.name: figures_of(one, entries, heard) for one in contestants}
@@ -184,6 +184,7 @@ def main() -> None:
     parser.add_argument("--catalog", nargs="+", required=True, metavar="[NAME] ROOT")
     parser.add_argument("--metadata", type=Path, help="where its lists lie, if not below ROOT")
     parser.add_argument("--weights", type=Path, default=Path(place) if place else None)
+    parser.add_argument("--device", default="cpu", help="of the networks, such as cuda")
     parser.add_argument("--max-seconds", type=float, default=MAX_S, help="of each recording")
     try:
         figures = measure(parser.parse_args())
@@ -193,13 +194,14 @@ def main() -> None:
         ("system", "comparison", "MR1", "HR@1", "MAP@10", "coverage")
     ]
     for name, found in figures.items():
-        if found["status"] == NOT_AVAILABLE:
-            table.append((name, f"{NOT_AVAILABLE}: {found['get']}", "", "", "", ""))
         for kind, scores in found.get("scores", {}).items():
             mean = scores["answerable"]
             cells = mean["mr1_mean"], mean["hr1"], mean["map10"], scores["coverage"]
             table.append((name, kind, *cells))
     print_table(table)
+    for name, found in figures.items():
+        if found["status"] == NOT_AVAILABLE:
+            print(f"{name}: {NOT_AVAILABLE}: {found['get']}")
 
 
 if __name__ == "__main__":

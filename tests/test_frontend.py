@@ -101,30 +101,40 @@ def test_a4_peaks_where_it_should() -> None:
     assert set(recursive_cqt(a4)[:, 10:-10].argmax(axis=0)) == {45}
 
 
-@pytest.mark.parametrize("network", ["clews_dvi", "bytecover2x", "cqtnet_clewsrepo"])
+SEGMENTS = {
+    "clews_dvi": Segments(320, (5, 5), 20.0, "repeat"),
+    "bytecover2x": Segments(368, (5, 5), 150.0, "zeros"),
+    "cqtnet_clewsrepo": Segments(320, (17, 15), 150.0, "zeros"),
+}
+
+
+@pytest.mark.parametrize("network", SEGMENTS)
 def test_segments_are_those_of_the_original(network: str) -> None:
-    known = golden.outputs(network)
-    hop, pool = (368 if network == "bytecover2x" else 320), (5, 5)
-    clews = network == "clews_dvi"
-    segments = Segments(
-        hop,
-        (17, 15) if network == "cqtnet_clewsrepo" else pool,
-        20.0 if clews else 150.0,
-        "repeat" if clews else "zeros",
-    )
+    known, segments = golden.outputs(network), SEGMENTS[network]
     for track, name in enumerate(("audio_long", "audio_short")):
         samples = golden.signal(track, int(known[f"{name}_seconds"]) * RATE)
         exact = segments.cut(samples, exact=True)
         assert exact.shape == tuple(known[f"{name}_cqt_shape"])
         there, value = exact.ravel()[known[f"{name}_cqt_flat_index"]], known[f"{name}_cqt_value"]
         assert np.abs(there - value).max() < 2e-6 * value.max()
-        shared = segments.cut(samples)
-        assert shared.shape == exact.shape
-        # What differs is at the edges, which a segment of its own mirrors; ByteCover2's hop does
-        # not divide the 5 s from segment to segment, so that its frames lie up to 12 ms aside.
-        inside = np.s_[:, :, 10:-10]
-        away = np.abs(shared[inside] - exact[inside])
-        assert away.max() < (0.2 if hop == 368 else 1e-5) * exact.max()
+
+
+@pytest.mark.parametrize("segments", SEGMENTS.values(), ids=SEGMENTS)
+def test_a_shared_transform_gives_the_same_segments(segments: Segments) -> None:
+    """But at their edges, which a segment of its own mirrors."""
+    length, hop = round(segments.length_s * RATE), segments.cqt_hop
+    samples = golden.signal(5, length + 4 * RATE)
+    shared = segments.cut(samples)
+    more = np.zeros(RATE, np.float32) if segments.padding == "zeros" else samples[:RATE]
+    padded = np.concatenate([samples, more])
+    assert len(shared) == 2
+    for found, start_s in zip(shared, (0, 5), strict=True):
+        # ByteCover2's hop does not divide 5 s: its segments begin at the nearest multiple.
+        start = min(round(start_s * RATE / hop) * hop, len(padded) - length)
+        exact = mean_frames(exact_cqt(padded[start : start + length], hop), *segments.pool)
+        assert found.shape == exact.shape
+        inside = np.s_[:, 6:-6]
+        assert np.abs(found[inside] - exact[inside]).max() < 1e-5 * exact.max()
 
 
 def tempo_and_key_differ(system: ChromaFourier) -> tuple[float, float]:

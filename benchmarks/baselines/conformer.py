@@ -172,7 +172,7 @@ class CoverHunter(nn.Module):
 
     def forward(self, decibels: Tensor) -> Tensor:
         x = self.embed(self.global_cmvn(decibels.transpose(1, 2)).transpose(1, 2))
-        positions = _positions(x.shape[1])
+        positions = _positions(x.shape[1]).to(x.device)
         for block in self.encoders:
             x = block(x, positions)
         y: Tensor = self.pool_layer(self.after_norm(x))

@@ -8,7 +8,8 @@ kernels: CoverHunter). Each gives magnitudes (bins, frames) float32.
 Kernels of one octave have about the same length, so each octave is one matrix product over frames
 just as wide: a tenth of the work of products with padded kernels, and equal to them in float32.
 Segments that overlap share one transform of the track; ``exact=True`` transforms each by itself, as
-the reference does, and differs where the reflected edges of a segment reach in (4 % of 20 s).
+the reference does, and differs where the mirrored edges of a segment reach in (half a second at
+each end), and in that segments that share a transform begin at a multiple of its hop.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ in evaluation mode: the networks are made to be used, not trained.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -73,9 +73,15 @@ class NetworkSystem:
     def features(self, samples: FloatArray) -> FloatArray:
         return self.hear(samples)
 
+    def to(self, device: str) -> NetworkSystem:
+        """The same system, its network on another device, such as "cuda"."""
+        return replace(self, network=self.network.to(device))
+
     def vectors(self, features: FloatArray) -> FloatArray:
         """(S, ...) features → (S, D) float32."""
+        device = next(self.network.parameters()).device
         with torch.inference_mode():
             batches = torch.from_numpy(features).split(self.batch)
-            found: FloatArray = torch.cat([self.network(batch) for batch in batches]).numpy()
-        return found
+            found = torch.cat([self.network(batch.to(device)) for batch in batches])
+        vectors: FloatArray = found.cpu().numpy()
+        return vectors

@@ -55,7 +55,7 @@ class Row:
             return None
         return f"{self.weights}, from {self.place}"
 
-    def open(self, weights: Path | None) -> System:
+    def open(self, weights: Path | None, device: str = "cpu") -> System:
         """Raises BadInput where its weights are missing, BadModel where they are not its own."""
         if (missing := self.missing(weights)) is not None:
             raise BadInput(f"{self.name}: {NOT_AVAILABLE}: {missing}")
@@ -67,7 +67,7 @@ class Row:
         else:
             from benchmarks.baselines.weights import read_weights
 
-            system = make(read_weights(weights / self.weights))
+            system = make(read_weights(weights / self.weights)).to(device)
         return system
 
 

@@ -105,8 +105,9 @@ def test_audio_gives_what_it_gives_the_original(opened: tuple[Original, NetworkS
         samples = golden.signal(track, int(known[f"{name}_seconds"]) * frontend.SAMPLE_RATE)
         found = system.vectors(cut(samples))
         assert near(found, known[f"{name}_embedding"], original.tolerance)
-        shared = system.vectors(system.features(samples))
-        assert cosines(shared, found).min() > 0.99
+        if original.segments.cqt_hop == 320:  # which divides 5 s: segments begin at the same place
+            shared = system.vectors(system.features(samples))
+            assert cosines(shared, found).min() > 0.99
 
 
 def test_coverhunter_is_the_original() -> None:
@@ -129,6 +130,43 @@ def test_coverhunter_is_the_original() -> None:
             there = heard[0, :250].ravel()[known["audio_pooled_first250_flat_index"]]
             assert np.abs(there - known["audio_pooled_first250_value"]).max() < 5e-4
         assert near(system.vectors(heard)[0], known[name], 1e-4)
+
+
+def test_the_release_of_ismir_2024_has_other_names() -> None:
+    torch.manual_seed(0)
+    network = cqtnet.CQTNet(8, 16, bias=False, pool_padding=1, unit=True).eval()
+    places = (0, 3, 7, 10, 14, 17, 21, 24, 28, 31)
+    state = {"proj.0.weight": network.proj.weight}
+    for i, place in enumerate(places):
+        state[f"features.{place}.weight"] = network.convs[i].weight
+        for key, value in network.norms[i].state_dict().items():
+            state[f"features.{place + 1}.{key}"] = value
+    features = np.stack([golden.feature(track, 84, 180) for track in (0, 1)])
+    with torch.no_grad():
+        same = network(torch.from_numpy(features)).numpy()
+    assert np.array_equal(cqtnet.discogs_vinet(state).vectors(features), same)
+
+
+def test_whole_tracks_lose_nothing_by_coming_from_16_khz() -> None:
+    hz = 440 * 2 ** (np.arange(-45, 39, 7) / 12)
+    swell = 0.1 + np.linspace(0, 1, len(hz))
+    tracks = []
+    for rate in (frontend.SAMPLE_RATE, frontend.LIBROSA_RATE):
+        t = np.arange(30 * rate)[:, None] / rate
+        chord = np.sin(2 * np.pi * hz * t) * np.sin(np.pi * swell * t) ** 2
+        tracks.append(chord.sum(axis=1).astype(np.float32))
+    heard = cqtnet.whole_track(tracks[0], at_least=4000)
+    straight = cqtnet.pooled_track(frontend.recursive_cqt(tracks[1]), at_least=4000, half=False)
+    assert heard.shape == straight.shape == (1, 84, 200)
+    assert np.abs(heard - straight).max() < 2e-3 * straight.max()
+    assert not heard[0, :, 66:].any()
+
+
+def test_large_v3_turbo_has_the_published_size() -> None:
+    with torch.device("meta"):
+        encoder = whisper.Encoder(n_mels=128, dim=1280, hidden=5120, n_layers=32)
+    assert sum(parameter.numel() for parameter in encoder.parameters()) == 636_968_960
+    assert len(encoder.state_dict()) == 487
 
 
 # Outputs of transformers 5.23 for the weights below; windows of 30 s of ``golden.signal(0, 40 s)``.
