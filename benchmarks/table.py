@@ -69,6 +69,12 @@ def _beside_the_published_way(figures: Figures) -> str:
     return f"{few['ours_s']:.1f} s / {few['published_s']:.0f} s"
 
 
+def _heads(figures: Figures) -> str:
+    rows = figures["rows"].items()
+    found = [f"{name} {row['hr1']:.3f} / {row['words_hr1']:.3f}" for name, row in rows]
+    return f"{'; '.join(found)} ({figures['works']} works)"
+
+
 LINES = (
     Line(
         "sung test split, 200 works × 3 versions and 150 recordings without singing: HR@1 / MAP@10",
@@ -77,6 +83,10 @@ LINES = (
     Line(
         "the demonstration's songs, clear voices and new words: HR@1 / MAP@10",
         "", "demo", _versions,
+    ),
+    Line(
+        "ways from the reader to a vector, tracks by their mean: HR@1 / words → audio HR@1",
+        "", "heads", _heads,
     ),
     Line(
         "detector inside real songs: AUC, mean over songs",
