@@ -18,7 +18,7 @@ import argparse
 import hashlib
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ class Contestant:
     system: System
     facts: dict[str, Any]
     vectors: dict[int, FloatArray] = field(default_factory=dict)  # (S, D) by number of the entry
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ Both read (T,) float32 samples at 16 kHz and give one unit vector; that of silen
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -174,6 +175,6 @@ def _mel_bands() -> NDArray[np.float64]:
     return np.maximum(np.minimum(rising, falling), 0)
 
 
-def _strongest_is_one(chroma: FloatArray) -> FloatArray:
+def _strongest_is_one(chroma: NDArray[np.floating[Any]]) -> FloatArray:
     scaled: FloatArray = (chroma / np.maximum(chroma.max(axis=0), 1e-9)).astype(np.float32)
     return scaled

@@ -100,7 +100,8 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.glu(self.pointwise_conv1(x.transpose(1, 2)), dim=1)
         y = self.pointwise_conv2(F.silu(self.norm(self.depthwise_conv(y))))
-        return y.transpose(1, 2)
+        z: Tensor = y.transpose(1, 2)
+        return z
 
 
 class Block(nn.Module):

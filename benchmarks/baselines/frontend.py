@@ -60,7 +60,7 @@ class Octave:
         start = self.start + first * self.hop
         hops = padded[start : start + (n + parts - 1) * self.hop].reshape(-1, self.hop)
         products = (hops @ self.kernels).reshape(-1, parts, width)
-        both = sum(products[part : part + n, part] for part in range(parts)).T
+        both = np.stack([products[part : part + n, part] for part in range(parts)]).sum(axis=0).T
         magnitudes: FloatArray = np.hypot(both[: width // 2], both[width // 2 :])
         return magnitudes
 

@@ -81,7 +81,7 @@ class NetworkSystem:
         """(S, ...) features → (S, D) float32."""
         device = next(self.network.parameters()).device
         with torch.inference_mode():
-            batches = torch.from_numpy(features).split(self.batch)
+            batches = torch.split(torch.from_numpy(features), self.batch)
             found = torch.cat([self.network(batch.to(device)) for batch in batches])
         vectors: FloatArray = found.cpu().numpy()
         return vectors

@@ -123,7 +123,8 @@ class GainedBlock(nn.Module):
             self.skip.extend([nn.BatchNorm2d(c_in), nn.ReLU(), conv(c_in, c_out, 3, stride)])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.gain * self.convs(x) + self.skip(x)
+        y: Tensor = self.gain * self.convs(x) + self.skip(x)
+        return y
 
 
 class Loudness(nn.Module):
