@@ -38,7 +38,7 @@ from livi_index.vectors import (
 
 SHARD_SIZE = 5_000_000  # vectors in one file
 CHUNK = 16_384  # vectors that are written at once
-PART = 64  # vectors that are widened at once: they stay in the processor's cache
+PART = 128  # vectors that are taken at once: they stay in the processor's cache
 
 HalfArray = NDArray[np.float16]
 
@@ -94,15 +94,13 @@ class ShardedIndex:
 
     def get(self, keys: IntArray) -> NDArray[np.float32]:
         """The stored vectors (n, dim) of the keys (n,); KeyError for a key that is not here."""
-        halves = np.zeros((len(keys), self.dim), np.float16)
+        vectors = np.empty((len(keys), self.dim), np.float32)
         found = np.zeros(len(keys), np.bool_)
         for shard in self._shards:
-            here, vectors = shard.find(keys)
-            halves[here] = vectors
-            found |= here
+            found |= shard.fill(vectors, keys)
         if not found.all():
             raise KeyError(f"{int((~found).sum())} keys are not in the index")
-        return widened(halves)
+        return vectors
 
     def search(
         self, queries: FloatArray, k: int, *, exact: bool | None = None, threads: int = 0
@@ -137,11 +135,12 @@ class _Shard:
         table = VectorTable.open(path.with_suffix(""), dim=dim)
         return cls(VectorIndex.open(path, dim=dim), path, table)
 
-    def find(self, keys: IntArray) -> tuple[NDArray[np.bool_], FloatArray]:
+    def fill(self, vectors: NDArray[np.float32], keys: IntArray) -> NDArray[np.bool_]:
         if self.table is not None:
-            return self.table.find(keys)
+            return self.table.fill(vectors, keys)
         here = self.index.contains(keys)
-        return here, self.index.get(keys[here])
+        vectors[here] = self.index.get(keys[here])
+        return here
 
     def save(self, path: Path) -> list[SavedFile]:
         new = [path, *_arrays(path.with_suffix(""))]
@@ -168,12 +167,19 @@ class VectorTable:
             raise LibraryDamaged(f"{halves} holds {shape} numbers for {len(table.keys)} keys")
         return table
 
-    def find(self, keys: IntArray) -> tuple[NDArray[np.bool_], HalfArray]:
-        """Which of the keys (n,) are here, and the vectors of those, in their order."""
+    def fill(self, vectors: NDArray[np.float32], keys: IntArray) -> NDArray[np.bool_]:
+        """Put vectors into the rows of (n, dim) whose keys (n,) are here, and say which these are.
+
+        Rows of other keys stay as they were.
+        """
         rows = np.searchsorted(self.keys, keys)
         here = rows < len(self.keys)
         here[here] = self.keys[rows[here]] == keys[here]
-        return here, self.halves[rows[here]]
+        places, rows = np.flatnonzero(here), rows[here]
+        for first in range(0, len(rows), PART):
+            part = slice(first, first + PART)
+            vectors[places[part]] = widened(self.halves[rows[part]])
+        return here
 
 
 def write_table(index: VectorIndex, stem: Path) -> list[SavedFile]:
@@ -217,13 +223,10 @@ def mapped(path: Path, dtype: Any, *, n_axes: int = 1) -> NDArray[Any]:
 
 
 def widened(halves: HalfArray) -> NDArray[np.float32]:
-    """Finite numbers (n, dim) in single precision, exactly, in a third of numpy's own time."""
-    wide = np.empty(halves.shape, np.float32)
-    for first in range(0, len(halves), PART):
-        part = wide[first : first + PART]
-        bits = part.view(np.int32)
-        bits[:] = halves[first : first + PART].view(np.int16)  # the sign fills the upper half
-        bits <<= 13
-        bits &= -0x70000001  # without the three bits of exponent that a half does not have
-        part *= np.float32(2.0**112)  # exponents count from -127, not from -15
+    """Finite numbers in single precision, exactly, in a third of the time that numpy takes."""
+    bits = halves.view(np.int16).astype(np.int32)  # the sign fills the upper half
+    bits <<= 13
+    bits &= -0x70000001  # without the three bits of exponent that a half does not have
+    wide = bits.view(np.float32)
+    wide *= np.float32(2.0**112)  # exponents count from -127, not from -15
     return wide
