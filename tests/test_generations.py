@@ -334,8 +334,7 @@ KILLED = """
     from test_store import batch
     from livi_index.generations import current
     from livi_index.publishing import publish
-    from livi_index.shards import VectorTable
-from livi_index.store import Store
+    from livi_index.store import Store
     with Store(sys.argv[1]) as store:
         number = max(store.recording_ids(), default=0)
         while True:
@@ -420,8 +419,7 @@ def test_a_full_disk_leaves_the_old_generation(tmp_path: Path) -> None:
         from test_generations import SMALL, WORDS, PublishOptions
         from livi_index.errors import LibraryNotWritable
         from livi_index.publishing import publish
-        from livi_index.shards import VectorTable
-from livi_index.store import Store
+        from livi_index.store import Store
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         for limit in (0, 1000, 20_000, 40_000, 60_000, 100_000):
             with Store(sys.argv[1]) as store:
