@@ -199,6 +199,7 @@ class _Run:
 
     def go(self, roots: list[Root], labels: dict[Path, Label]) -> BuildReport:
         before = self._store.state
+        self._remember_folders(roots)
         published = published_labels(self._place) if labels else {}
         model_id = self._bundle.card.model_id
         retry = self._options.retry
@@ -214,7 +215,7 @@ class _Run:
         leaves = self._leaving(planner, plan)
         self._write(ledger, leaves)
         pruned = self._prune(plan, ledger, leaves)
-        self._remember(plan, roots, leaves)
+        self._remember(plan, leaves)
         report = self._report(plan, ledger, leaves, pruned)
         if self._store.state != before:
             ended_at = self._clock.started_at + self._clock.seconds
@@ -251,20 +252,22 @@ class _Run:
             return Pruned(0, 0)
         return self._store.prune(leaves.may_go(plan.census.roots))
 
-    def _remember(self, plan: Plan, roots: list[Root], leaves: Leaving) -> None:
-        """Which folders there are, and on which devices, for the runs to come."""
-        census, held = plan.census, {one.folder for one in leaves.held}
+    def _remember_folders(self, roots: list[Root]) -> None:
+        """At once, since a first run may be stopped before it comes to its end."""
         known = {root.path: root for root in self._store.roots()}
-        for root in roots:
-            name = os.fspath(root.path)
-            if name in census.closed and name not in held:
-                known.pop(root.path, None)  # it is not there, and nothing of it is known
-            elif root.path.is_dir():
-                known[root.path] = root
+        known |= {root.path: root for root in roots if root.path.is_dir()}
+        self._store.remember_walk(list(known.values()), self._store.devices())
+
+    def _remember(self, plan: Plan, leaves: Leaving) -> None:
+        """On which devices folders are, and which of them is gone for good."""
+        census, held = plan.census, {one.folder for one in leaves.held}
+        # What is not there and not held has nothing that is known.
+        lost = census.closed - held
+        roots = [root for root in self._store.roots() if os.fspath(root.path) not in lost]
         walked = {*census.known, *census.seen}
         devices = {f: n for f, n in self._store.devices().items() if f in held or f not in walked}
         now = {folder: n for folder, n in census.devices().items() if folder not in held}
-        self._store.remember_walk(list(known.values()), devices | now)
+        self._store.remember_walk(roots, devices | now)
 
     def _index(self, planner: Planner, plan: Plan, ledger: Ledger) -> None:
         keep_bundle(self._place, self._bundle)

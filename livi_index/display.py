@@ -106,9 +106,14 @@ def _bar() -> Iterator[Watcher]:
     with Bars(*columns, words, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(_STAGES["walk"], total=None)
 
+        stage = "walk"
+
         def show(now: Progress) -> None:
-            total = now.total or None
-            bars.update(task, completed=now.done, total=total, description=_sentence(now))
+            nonlocal stage
+            # Drawn a few times a second, and whenever a stage begins, however short it is.
+            begins, stage = now.stage != stage, now.stage
+            total, told = now.total or None, _sentence(now)
+            bars.update(task, completed=now.done, total=total, description=told, refresh=begins)
 
         yield show
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import time
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -76,6 +77,11 @@ class Schedule:
 
     files: tuple[File, ...]
     then: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as ``livi-index schedule --json`` prints them."""
+        files = [{"path": os.fspath(file.path), "content": file.content} for file in self.files]
+        return {"schema": 1, "files": files, "then": list(self.then)}
 
     def install(self) -> None:
         """Write the files. BadInput where another one is there, or it cannot be written."""

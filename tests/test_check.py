@@ -210,19 +210,19 @@ def test_parquet(library, tmp_path):
                     "recording_vectors.lyrics.000.parquet": 4,
                     "segment_vectors.lyrics.000.parquet": 8}  # fmt: skip
     assert {path.name for path in (tmp_path / "tables").iterdir()} == set(rows)
-    os.chdir(tmp_path / "tables")
+    at = tmp_path / "tables"
     with duckdb.connect() as connection, current(library) as generation:
         ask = connection.execute
         found = ask(
-            "SELECT recording_id, vector FROM 'recording_vectors.lyrics.*.parquet' ORDER BY 1"
+            f"SELECT recording_id, vector FROM '{at}/recording_vectors.*.parquet' ORDER BY 1"
         ).fetchall()
         ids = np.array([int(row[0], 16) for row in found])
         np.testing.assert_array_equal(ids, generation.recording_ids("lyrics"))
         vectors = generation.recording_vectors(ids, "lyrics")
         np.testing.assert_array_equal(np.array([row[1] for row in found]), vectors)
         joined = ask(
-            "SELECT path, start_s FROM 'segment_vectors.lyrics.*.parquet'"
-            " JOIN 'recordings.parquet' USING (recording_id) ORDER BY ALL"
+            f"SELECT path, start_s FROM '{at}/segment_vectors.lyrics.*.parquet'"
+            f" JOIN '{at}/recordings.parquet' USING (recording_id) ORDER BY ALL"
         ).fetchall()
         assert len(joined) == 8 and joined[0][0].endswith("song-0.wav")
     with pytest.raises(BadInput, match="not an empty folder"):
@@ -261,6 +261,7 @@ def test_check_and_export_on_the_command_line(library, tmp_path):
     assert "generation 2 was published from the database" in told
     told = livi("rollback", library=library).stdout
     assert "generation 1 answers now" in told
+    assert json.loads(livi("rollback", "2", "--json", library=library).stdout)["generation"] == 2
     written = json.loads(
         livi("export", tmp_path / "t", "--no-vectors", "--json", library=library).stdout
     )

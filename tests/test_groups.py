@@ -15,8 +15,6 @@ from livi_index.errors import BadInput
 from livi_index.groups import PairOptions, find_groups, find_news, join, mutual
 from livi_index.library import open_library
 
-CLOSE = PairOptions(min_score=0.98)
-
 
 def links(*pairs):
     found = {}
@@ -65,14 +63,32 @@ def versions(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def threshold(versions):
+    """A score between those of versions and all others."""
+    same, other = [], []
+    with open_library(versions / "library", threads=1) as library:
+        ids = library.generation.recording_ids("lyrics").tolist()
+        stems = {n: info.path.stem for n, info in library.generation.metadata(ids).items()}
+        for number in ids:
+            found = library.score(library.stored(number))
+            for hit, score in zip(found.recording_ids.tolist(), found.scores, strict=True):
+                if hit != number:
+                    (same if stems[hit] == stems[number] else other).append(score)
+    assert min(same) > max(other)
+    return float(min(same) + max(other)) / 2
+
+
 def names(members):
     return sorted(member.path.rsplit("/", 1)[1] for member in members)
 
 
-def test_groups_of_a_library(versions):
+def test_groups_of_a_library(versions, threshold):
     told = []
     with open_library(versions / "library", threads=1) as library:
-        found = find_groups(library, CLOSE, lambda *now: told.append(now))
+        found = find_groups(
+            library, PairOptions(min_score=threshold), lambda *now: told.append(now)
+        )
         assert find_groups(library, PairOptions(min_score=1.01)) == []
         with pytest.raises(BadInput, match="between 0 and 1"):
             find_groups(library, PairOptions(min_probability=1.0))
@@ -80,16 +96,16 @@ def test_groups_of_a_library(versions):
         ["one.flac", "one.ogg", "one.wav"], ["two.mp3", "two.ogg", "two.wav"],
     ]  # fmt: skip
     assert [group.number for group in found] == [1, 2]
-    assert all(0.98 < group.score <= 1.001 for group in found)
+    assert all(threshold < group.score <= 1.001 for group in found)
     assert told == [(n, 7) for n in range(7)]
 
 
-def test_news(versions, tmp_path):
+def test_news(versions, threshold, tmp_path):
     library = shutil.copytree(versions / "library", tmp_path / "library")
 
     def news(remember=True):
         with open_library(library, threads=1) as opened:
-            found = find_news(opened, CLOSE)
+            found = find_news(opened, PairOptions(min_score=threshold))
         if remember:
             found.remember(library)
         return found.new_recordings, sorted(names((p.first, p.second)) for p in found.pairs)
@@ -108,9 +124,9 @@ def test_news(versions, tmp_path):
     assert news() == (0, [])
 
 
-def test_on_the_command_line(versions, tmp_path):
+def test_on_the_command_line(versions, threshold, tmp_path):
     library = shutil.copytree(versions / "library", tmp_path / "library")
-    arguments = ("--min-score", "0.98", "--quiet")
+    arguments = ("--min-score", str(threshold), "--quiet")
     told = livi("groups", *arguments, library=library).stdout
     assert "2 groups, 6 recordings" in told
     assert re.search(r"^1\.  3 recordings, prob\. \d\.\d\d$", told, re.MULTILINE)

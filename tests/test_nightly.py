@@ -4,6 +4,7 @@ import os
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import songs
 from test_build import contents, outcomes, run
@@ -14,8 +15,8 @@ from livi_index.decode import DecodeFailure
 from livi_index.errors import BadInput
 from livi_index.forecast import forecast
 from livi_index.generations import current
-from livi_index.planning import Planner
-from livi_index.records import Batch, Root
+from livi_index.planning import Planner, file_row
+from livi_index.records import Analysis, Batch, Recording, Root
 from livi_index.scan import walk
 from livi_index.status import read_failures
 from livi_index.store import Store
@@ -253,3 +254,50 @@ def test_trying_again(tmp_path):
     }  # fmt: skip
     with pytest.raises(BadInput, match="there are: not_found, permission"):
         run([], library, retry=("broken",))
+
+
+def test_folders_are_known_although_the_first_run_was_stopped(tmp_path):
+    music, library = tmp_path / "music", tmp_path / "library"
+    crate(music, 2)
+
+    def stop(now):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(music, library, progress=stop)
+    assert outcomes(run([], library)) == {"indexed": 2}
+
+
+def known_files(music, library, n):
+    """A library that knows n files, without having decoded any."""
+    rng = np.random.default_rng(0)
+    card = songs.tiny_bundle().card
+    music.mkdir()
+    for i in range(n):
+        (music / f"{i:05}.mp3").write_bytes(bytes(16))
+    with Store(library) as store:
+        files = [file_row(file, n + 1) for n, file in enumerate(walk([music]))]
+        vectors = rng.standard_normal((n, card.spaces[0].dim)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        plain = Analysis(0, card.model_id, "lyrics", 1.0, True, False, "none")
+        one = {"start_s": [0.0], "end_s": [30.0], "vocalness": [1.0], "weight": [1.0]}
+        analyses = [
+            replace(plain, recording_id=i + 1, vector=v, vectors=v[None], **one)
+            for i, v in enumerate(vectors)
+        ]
+        recordings = [Recording(i + 1, i.to_bytes(32, "big"), 30.0) for i in range(n)]
+        store.commit(Batch(files, recordings, analyses))
+        store.remember_walk([Root(music)], {})
+
+
+def test_an_unchanged_night(tmp_path):
+    music, library = tmp_path / "music", tmp_path / "library"
+    known_files(music, library, 2_000)
+    run([], library)
+    before = (library / "library.duckdb").read_bytes()
+    report = run([], library)
+    assert outcomes(report) == {"reused": 2_000}
+    assert set(report.stages) == {"walk", "commit", "publish"}
+    assert report.generation == 1
+    assert report.seconds < 10
+    assert (library / "library.duckdb").read_bytes() == before

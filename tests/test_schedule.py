@@ -1,6 +1,7 @@
 """Units and cron lines as systemd and cron read them."""
 
 import configparser
+import json
 import os
 import re
 import shlex
@@ -106,6 +107,10 @@ def test_installing_for_oneself(tmp_path):
     place = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
     library = tmp_path / "library"
     assert "[Timer]" in livi("schedule", "--user", library=library, **place).stdout
+    told = json.loads(livi("schedule", "--user", "--json", library=library, **place).stdout)
+    assert [os.path.basename(file["path"]) for file in told["files"]] == [
+        "livi-index.service", "livi-index.timer",
+    ]  # fmt: skip
     assert not (tmp_path / "config").exists()
     told = livi("schedule", "--user", "--install", library=library, **place).stdout
     assert "systemctl --user enable --now livi-index.timer" in told

@@ -68,12 +68,16 @@ def rollback(
         int | None, typer.Argument(help="Its number; else the one before the current.")
     ] = None,
     library: LibraryOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Let an older generation answer, until the next build."""
     from livi_index.publishing import roll_back
     from livi_index.status import existing
 
     number = roll_back(existing(library), generation)
+    if as_json:
+        display.print_json({"schema": 1, "generation": number})
+        return
     display.say(f"generation {number} answers now; the next build publishes what is known again")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from livi_index import display
-from livi_index.commands.options import LibraryOption
+from livi_index.commands.options import JsonOption, LibraryOption
 
 if TYPE_CHECKING:
     from livi_index.schedule import Schedule
@@ -30,6 +30,7 @@ def schedule(
     prune: Annotated[bool, typer.Option("--prune", help="Let it delete what is gone.")] = False,
     cron: Annotated[bool, typer.Option("--cron", help="A line for cron instead.")] = False,
     install: Annotated[bool, typer.Option("--install", help="Write the files.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Print what builds a library every night: a systemd service and timer, or a cron line."""
     from livi_index.schedule import ScheduleOptions, make_schedule
@@ -40,7 +41,10 @@ def schedule(
     made = make_schedule(library, options)
     if install:
         made.install()
-    display.print_lines(_schedule_lines(made, install))
+    if as_json:
+        display.print_json(made.to_json())
+    else:
+        display.print_lines(_schedule_lines(made, install))
 
 
 def _schedule_lines(made: Schedule, installed: bool) -> Iterator[str]:
