@@ -4,8 +4,8 @@ FOLDER was rendered by ``python -m catalogs render``, or is ``catalogs/demo`` (`
 its result is named after the folder). Every sung version asks for the other versions
 of its work among all recordings of a library built from it: HR@1, MAP@10, MR1, over all queries
 and by the engine of the query's voice. Rankings are by track vectors alone, by pairs of segments
-alone, and as ``livi-index query`` does it; what is no candidate comes after the candidates, in the
-order of the track vectors.
+alone, by both, and as ``livi-index query`` does it; what is no candidate comes after the
+candidates, in the order of the track vectors.
 
 Recordings without singing are distractors, also where they play the tune of a work. A sung version
 that the detector sets aside, or that cannot be read, can be neither found nor asked: it is the
@@ -201,19 +201,21 @@ def library_of(folder: Path, bundle: Bundle, kept: Path | None) -> Iterator[Libr
 def rankings(tried: Sequence[str] = ()) -> dict[str, RankOptions]:
     """The ablation: what each ranking counts; all are candidates where only one kind counts.
 
-    ``tried`` are others, "PAIRS,TRACK_WEIGHT" each, for choosing the default on a training split.
+    ``tried`` are others, "PAIRS,TRACK_WEIGHT,CROWDING" each, for choosing the default on a training
+    split.
     """
     everything = 1_000_000
     others = [text.split(",") for text in tried]
     return {
-        "tracks": RankOptions(candidates=everything, track_weight=1.0),
-        "pairs": RankOptions(candidates=everything, track_weight=0.0),
+        "tracks": RankOptions(candidates=everything, track_weight=1.0, crowding=0.0),
+        "pairs": RankOptions(candidates=everything, track_weight=0.0, crowding=0.0),
+        "uncrowded": RankOptions(crowding=0.0),
         "default": RankOptions(),
         **{
-            f"{pairs} pairs, {weight} track": RankOptions(
-                pairs=int(pairs), track_weight=float(weight)
+            f"{pairs} pairs, {weight} track, {crowding} crowding": RankOptions(
+                pairs=int(pairs), track_weight=float(weight), crowding=float(crowding)
             )
-            for pairs, weight in others
+            for pairs, weight, crowding in others
         },
     }
 
@@ -224,7 +226,7 @@ def main() -> None:
         "folder", type=Path, help="with entries.csv and manifest.jsonl, or works.csv"
     )
     parser.add_argument("--library", type=Path, help="keep the library here")
-    parser.add_argument("--try", action="append", default=[], metavar="PAIRS,TRACK_WEIGHT",
+    parser.add_argument("--try", action="append", default=[], metavar="PAIRS,TRACK,CROWDING",
                         dest="tried", help="one more ranking; repeatable")  # fmt: skip
     options = parser.parse_args()
     bundle = bundle_of(options)

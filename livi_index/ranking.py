@@ -6,7 +6,10 @@ then the largest among what does not overlap with it in either recording, and so
 or a version that lacks half of the words, is found by what it shares, and a pair says where.
 
     score = track_weight × cosine of the tracks + (1 - track_weight) × mean of the best pairs
+            - crowding × mean cosine of the candidate with its nearest among the candidates
 
+The last line holds back recordings that are a little like everything (hubs; the scaling is that of
+CSLS, Conneau et al. 2018, among the candidates only): they would answer questions of all kinds.
 Slices of a song overlap by half; without the rule on overlaps a chance likeness would count twice.
 """
 
@@ -36,9 +39,12 @@ class RankOptions:
     candidates: int = 100  # recordings by track vector, and again by segments
     pairs: int = 3  # best pairs of segments that count
     track_weight: float = 0.3  # of the cosine of the whole tracks
+    crowding: float = 0.5  # of the likeness of a candidate to its neighbours
+    neighbours: int = 20  # many, so that it is not the versions of one song that count
 
     def __post_init__(self) -> None:
-        if self.candidates < 1 or self.pairs < 1 or not 0 <= self.track_weight <= 1:
+        counts = min(self.candidates, self.pairs, self.neighbours)
+        if counts < 1 or not 0 <= self.track_weight <= 1 or self.crowding < 0:
             raise ValueError(f"no ranking is possible with {self}")
 
 
@@ -82,8 +88,9 @@ def score_candidates(
     counted = pairs.scores[:, : options.pairs]
     real = np.isfinite(counted)
     by_pairs = np.where(real, counted, 0).sum(axis=1, dtype=np.float64) / real.sum(axis=1)
-    by_track = generation.recording_vectors(ids, space) @ track
-    scores = options.track_weight * by_track + (1 - options.track_weight) * by_pairs
+    tracks = generation.recording_vectors(ids, space)
+    scores = options.track_weight * (tracks @ track) + (1 - options.track_weight) * by_pairs
+    scores -= options.crowding * _crowding(tracks, options.neighbours)
     order = np.lexsort((ids, -scores))
     return Scored(
         ids[order], scores[order], pairs.scores[order], pairs.query_rows[order],
@@ -108,6 +115,17 @@ def _candidates(
     owners = generation.recordings_of(keys[best_first], space)
     _, first = np.unique(owners, return_index=True)
     return np.union1d(tracks.keys[0, : tracks.counts[0]], owners[np.sort(first)[:n]])
+
+
+def _crowding(tracks: FloatArray, n: int) -> FloatArray:
+    """(C,) mean cosine of each of (C, D) unit vectors with its ``n`` nearest others, 0 if alone."""
+    n = min(n, len(tracks) - 1)
+    if n < 1:
+        return np.zeros(len(tracks), np.float32)
+    cosines = tracks @ tracks.T
+    np.fill_diagonal(cosines, -np.inf)
+    nearest: FloatArray = np.partition(cosines, -n, axis=1)[:, -n:]
+    return nearest.mean(axis=1)
 
 
 def _products(vectors: FloatArray, others: FloatArray) -> FloatArray:
