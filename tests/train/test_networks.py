@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
+import audio_files
 import golden
 import numpy as np
 import pytest
@@ -110,14 +115,13 @@ def test_audio_gives_what_it_gives_the_original(opened: tuple[Original, NetworkS
             assert cosines(shared, found).min() > 0.99
 
 
+COVERHUNTER = Original(
+    "coverhunter", "coverhunter", conformer.coverhunter, 2_230_720, conformer.NAMES.training_only
+)
+
+
 def test_coverhunter_is_the_original() -> None:
-    original = Original(
-        "coverhunter",
-        "coverhunter",
-        conformer.coverhunter,
-        2_230_720,
-        conformer.NAMES.training_only,
-    )
+    original = COVERHUNTER
     known, system = golden.outputs("coverhunter"), original.open(state_of(original))
     assert system.n_parameters == original.n_parameters
     features = np.stack([2 * golden.feature(track, 96, 375).T - 1 for track in (0, 1)])
@@ -130,6 +134,33 @@ def test_coverhunter_is_the_original() -> None:
             there = heard[0, :250].ravel()[known["audio_pooled_first250_flat_index"]]
             assert np.abs(there - known["audio_pooled_first250_value"]).max() < 5e-4
         assert near(system.vectors(heard)[0], known[name], 1e-4)
+
+
+def test_a_system_is_measured_with_its_weights(tmp_path: Path) -> None:
+    weights, folder = tmp_path / "weights", tmp_path / "tunes"
+    (weights / "coverhunter").mkdir(parents=True)
+    torch.save({"generator": state_of(COVERHUNTER)}, weights / "coverhunter" / "g.pt")
+    folder.mkdir()
+    rows = ["path,work"]
+    for track in range(3):
+        for version in range(2):
+            sound = golden.signal(track, 20 * frontend.SAMPLE_RATE) * (1 - 0.5 * version)
+            audio_files.write(folder / f"{track}{version}.flac", sound[:, None], 16_000)
+            rows.append(f"{track}{version}.flac,w{track}")
+    (folder / "works.csv").write_text("\n".join(rows))
+    names = ["coverhunter", "whisper"]
+    command = [sys.executable, "-m", "benchmarks.run", "--systems", *names, "--weights", weights]
+    command += ["--catalog", folder, "--out", tmp_path]
+    root = Path(__file__).parent.parent.parent
+    subprocess.run(list(map(str, command)), check=True, capture_output=True, cwd=root)
+    found, other = (
+        json.loads((tmp_path / f"run-tunes-{name}.json").read_text())["figures"] for name in names
+    )
+    assert set(found["scores"]) == {"mean cosine", "min cosine"}
+    for scores in found["scores"].values():
+        assert scores["answerable"]["hr1"] == 1 and scores["coverage"] == 1
+    assert found["n_parameters"] == 2_230_720 and len(found["weights"]["sha256"]) == 64
+    assert other["status"] == "weights not available"
 
 
 def test_the_release_of_ismir_2024_has_other_names() -> None:
