@@ -22,7 +22,9 @@ import numpy.typing as npt
 
 DEFAULT_CUT = 10
 BLOCK_BYTES = 128 << 20  # of scores that are in memory at once
-SORTED_FROM = 160  # versions of a query, from which sorting all scores is faster than counting
+FEW = 8  # versions of a query, up to which one pass over all scores for each is fastest
+SORTED_FROM = 160  # low ones, from which sorting all scores is
+TOP = 64  # of so many scores one is high, and of so many one is looked at to tell where that begins
 N_RESAMPLES = 1000
 INTERVAL = (0.025, 0.975)
 
@@ -309,17 +311,33 @@ def _ranks(scores: FloatArray, self_item: IntArray, relevant: IntArray) -> IntAr
         if itself >= 0:
             row[itself] = -np.inf
         items = relevant[query][relevant[query] >= 0]
-        ahead = _sorted_ahead if len(items) >= SORTED_FROM else _counted_ahead
-        ranks[query, : len(items)] = ahead(row, items) + 1
+        ranks[query, : len(items)] = _ahead(row, items) + 1
     ranks.sort(axis=1)
     return ranks
 
 
-def _counted_ahead(row: FloatArray, items: IntArray) -> IntArray:
+def _ahead(row: FloatArray, items: IntArray) -> IntArray:
     """How many are before each of the items: those that score higher, or equal by a lower number.
 
-    So an equal score counts on one side of the item and does not on the other.
+    Versions score high, so most of them are ranked among the few that do.
     """
+    if len(items) <= FEW:
+        return _counted_ahead(row, items)
+    sample = row[::TOP]
+    floor = np.partition(sample, -1 - len(sample) // TOP)[-1 - len(sample) // TOP]
+    high = row[items] >= floor
+    ahead = np.empty(len(items), np.int64)
+    top = np.flatnonzero(row >= floor)
+    place = np.empty(len(top), np.int64)
+    place[np.argsort(-row[top], kind="stable")] = np.arange(len(top))
+    ahead[high] = place[np.searchsorted(top, items[high])]
+    low = items[~high]
+    ahead[~high] = (_counted_ahead if len(low) < SORTED_FROM else _sorted_ahead)(row, low)
+    return ahead
+
+
+def _counted_ahead(row: FloatArray, items: IntArray) -> IntArray:
+    """An equal score counts on one side of the item and does not on the other."""
     counts = [
         np.count_nonzero(row[:item] >= row[item]) + np.count_nonzero(row[item + 1 :] > row[item])
         for item in items.tolist()
@@ -328,7 +346,6 @@ def _counted_ahead(row: FloatArray, items: IntArray) -> IntArray:
 
 
 def _sorted_ahead(row: FloatArray, items: IntArray) -> IntArray:
-    """The same numbers from one sort of all scores."""
     scores, ordered = row[items], np.sort(row)
     above = ordered.searchsorted(scores, "right")
     ahead = len(row) - above
