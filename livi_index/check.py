@@ -29,6 +29,7 @@ from livi_index.decode import DecodeFailure, DecodePool
 from livi_index.errors import BadModel, LibraryDamaged, LibraryNotFound, LiviError
 from livi_index.generations import (
     Generation,
+    OtherFormat,
     current,
     current_number,
     generation,
@@ -170,7 +171,8 @@ class _Look:
             try:
                 generation(self.place, number).close()
             except LibraryDamaged as error:
-                self._add("older", f"{error}; it cannot be rolled back to")
+                if not isinstance(error.__cause__, OtherFormat):  # an older edition's is no fault
+                    self._add("older", f"{error}; it cannot be rolled back to")
 
     def _published(self) -> Generation | None:
         try:

@@ -37,7 +37,7 @@ from livi_index.commands.options import (
 )
 from livi_index.errors import LibraryLocked, LiviError
 
-PATIENCE_S = 8.0  # with a command that was told to stop
+PATIENCE_S = 7.0  # with a command that was told to stop
 
 app = typer.Typer(
     name="livi-index",
