@@ -115,7 +115,11 @@ def test_edit_distance(said: str, sung: str, errors: int) -> None:
 
 def test_collapse_agrees_with_the_greedy_path() -> None:
     path = path_of(SAID)
-    assert [i for i in collapse(path.argmax(dim=-1))[0].tolist() if i] == greedy_phones(path[0]) == SAID
+    assert (
+        [i for i in collapse(path.argmax(dim=-1))[0].tolist() if i]
+        == greedy_phones(path[0])
+        == SAID
+    )
 
 
 def test_what_is_heard_in_another_order_is_another_vector(space: LexicalSpace) -> None:
