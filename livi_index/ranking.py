@@ -15,6 +15,7 @@ Slices of a song overlap by half; without the rule on overlaps a chance likeness
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ from livi_index.encoders import pool
 from livi_index.generations import Generation
 
 SHOWN_PAIRS = 5  # at least so many are looked for, whatever number counts
-PART = 48  # vectors that are multiplied at once
+PART = 1 << 18  # multiplications in one product, which one thread does
 BLOCK = 1 << 22  # pairs of segments that are compared at once
 
 FloatArray = NDArray[np.float32]
@@ -122,19 +123,24 @@ def _crowding(tracks: FloatArray, n: int) -> FloatArray:
     n = min(n, len(tracks) - 1)
     if n < 1:
         return np.zeros(len(tracks), np.float32)
-    cosines = tracks @ tracks.T
+    cosines = _products(tracks, tracks)
     np.fill_diagonal(cosines, -np.inf)
-    nearest: FloatArray = np.partition(cosines, -n, axis=1)[:, -n:]
-    return nearest.mean(axis=1)
+    nearest: FloatArray = np.partition(cosines, -n, axis=1)[:, -n:].mean(axis=1)
+    return nearest
 
 
 def _products(vectors: FloatArray, others: FloatArray) -> FloatArray:
-    """All dot products (S, n). So small a product is slower by ten times where threads share it
-    and the processors are busy, so it is taken in parts that one thread does."""
+    """All dot products (S, n), in blocks that one thread does. Where threads share so small a
+    product, waking them takes longer than it; where processors are busy, many times as long."""
+    dim = vectors.shape[1]
+    width = max(1, min(len(vectors), math.isqrt(PART // dim)))
+    height = max(1, PART // (dim * width))
     products = np.empty((len(others), len(vectors)), np.float32)
-    for first in range(0, len(others), PART):
-        part = slice(first, first + PART)
-        np.matmul(others[part], vectors.T, out=products[part])
+    for top in range(0, len(others), height):
+        rows = slice(top, top + height)
+        for left in range(0, len(vectors), width):
+            columns = slice(left, left + width)
+            np.matmul(others[rows], vectors[columns].T, out=products[rows, columns])
     return products.T
 
 
