@@ -14,6 +14,7 @@ Scripts that use this need the usual `if __name__ == "__main__":`.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -27,6 +28,7 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from io import FileIO
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
@@ -206,9 +208,10 @@ class DecodePool:
             initargs=(os.getpid(), self._memory_bytes),
             context=multiprocessing.get_context("spawn"),
         )
-        # Workers live as long as the thread that starts them: start them here, in the owner's.
-        if not pool.active:
-            raise LiviError("the decoding workers cannot be started")
+        with _deaf_to_interrupts():
+            # Workers live as long as the thread that starts them: start them here, in the owner's.
+            if not pool.active:
+                raise LiviError("the decoding workers cannot be started")
         return pool
 
     def _restart(self, n_restarts: int) -> None:
@@ -220,6 +223,19 @@ class DecodePool:
                 'its work below `if __name__ == "__main__":`'
             )
         self._pool = self._start()
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes and threads that are started here never get a SIGINT, not even while they start:
+    a terminal sends Ctrl-C to all of them, and it is the parent that decides. It waits for its own
+    until here is left."""
+    resource_tracker.ensure_running()  # it would end this by unblocking when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Job(Generic[Value]):

@@ -58,10 +58,11 @@ def busy(tmp_path, n=6):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_whole_family_is_told(tmp_path, number):
-    """As a terminal does with Ctrl-C, and systemd with a service."""
+@pytest.mark.parametrize("after_s", [0.0, 1.0])
+def test_a_whole_family_is_told(tmp_path, number, after_s):
+    """As a terminal does with Ctrl-C, and systemd with a service; also while workers start."""
     process, workers = busy(tmp_path)
-    time.sleep(1.0)
+    time.sleep(after_s)
     os.killpg(process.pid, number)
     code, said = ended(process, 10)
     assert code == 130, said
