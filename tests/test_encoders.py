@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from livi_index.audio import load_audio
 from livi_index.encoders import AudioEncoder, TextEncoder, normalise_text, pool
 from livi_index.errors import BadInput, BadModel
-from livi_index.models import open_bundle
+from livi_index.models import find_model, open_bundle
 
 TINY = Path(__file__).parent / "data" / "tiny-bundle"
+DEMO = Path(__file__).parent.parent / "catalogs" / "demo"
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,27 @@ def test_a_clip_has_the_same_vector_alone_and_in_a_batch(audio: AudioEncoder) ->
     alone = np.concatenate([audio.encode(clip[None]) for clip in clips])
     np.testing.assert_allclose(together, alone, atol=1e-4)
     np.testing.assert_allclose(together[::-1], audio.encode(clips[::-1]), atol=1e-4)
+
+
+def test_windows_that_overlap_have_the_vectors_that_they_have_alone() -> None:
+    bundle = find_model()  # it reads windows in clips of 10 s, and keeps what it read
+    song = load_audio(min(DEMO.glob("*.opus")))
+    starts = [0, 160_000, 80_000, 160_000]
+    windows = np.stack([song[start : start + 480_000] for start in starts])
+    together = AudioEncoder(bundle, threads=1).encode(windows)
+    alone = [AudioEncoder(bundle, threads=1).encode(window[None])[0] for window in windows]
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+    np.testing.assert_array_equal(together[1], together[3])
+    assert together[0] @ together[2] < 0.99
+
+
+def test_a_window_is_a_whole_number_of_clips(tmp_path: Path) -> None:
+    folder = shutil.copytree(find_model().path, tmp_path / "bundle")
+    card = json.loads((folder / "card.json").read_text())
+    card["spaces"][0]["clips"]["clip_s"] = 7.0
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(BadModel, match="whole number of clips"):
+        open_bundle(folder)
 
 
 def test_no_clips_have_no_vectors(audio: AudioEncoder, text: TextEncoder) -> None:
