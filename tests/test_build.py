@@ -116,7 +116,7 @@ def test_the_library_answers(first, music):
     library, report = first
     with open_library(library, threads=1) as opened:
         answer = opened.query(music / "a" / "song-1.ogg", include_self=True, k=1)
-    assert answer.hits[0].score > 0.99
+    assert answer.hits[0].matches[0].score > 0.99
     assert len(answer.hits[0].paths) == 2
     assert report.generation == 1
 

@@ -211,7 +211,7 @@ def test_query_json(built, music):
             assert set(hit["matches"][0]) == {"query_start_s", "hit_start_s", "score"}
     assert len(answers[0]["hits"][0]["paths"]) == 2
     assert answers[1]["hits"][0]["path"] == odd
-    assert answers[1]["hits"][0]["score"] > 0.99
+    assert answers[1]["hits"][0]["matches"][0]["score"] > 0.99
     done = livi("query", music / "song-0.ogg", "--json", library=library)
     assert "paths" not in json.loads(done.stdout)["hits"][0]
 
