@@ -134,9 +134,11 @@ def measure_answers(library: Library, made: Made, shape: Shape, n_queries: int) 
     """Times of ``Library.rank`` for versions that are not in the library."""
     n_works = shape.recordings // shape.versions
     works = np.random.default_rng(3).integers(1, n_works, size=n_queries + 5)
+    # All made beforehand: threads that shared in making one would still be spinning in the next.
+    queries = [made.version(work, shape.versions) for work in works.tolist()]
+    time.sleep(1)
     times_ms, found = [], 0
-    for count, work in enumerate(works.tolist()):
-        query = made.version(work, shape.versions)
+    for count, (work, query) in enumerate(zip(works.tolist(), queries, strict=True)):
         began = time.perf_counter()
         hits = library.rank(query)
         ended = time.perf_counter()

@@ -15,7 +15,6 @@ Slices of a song overlap by half; without the rule on overlaps a chance likeness
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,9 +23,9 @@ from numpy.typing import NDArray
 
 from livi_index.encoders import pool
 from livi_index.generations import Generation
+from livi_index.vectors import products
 
 SHOWN_PAIRS = 5  # at least so many are looked for, whatever number counts
-PART = 1 << 18  # multiplications in one product, which one thread does
 BLOCK = 1 << 22  # pairs of segments that are compared at once
 
 FloatArray = NDArray[np.float32]
@@ -83,14 +82,17 @@ def score_candidates(
     track = pool(sung.vectors, sung.weights)
     ids = _candidates(generation, space, sung, track, options, threads)
     table = generation.segments_of(ids, space)
-    cosines = _products(sung.vectors, generation.segment_vectors(table["segment_id"], space))
+    cosines = products(sung.vectors, generation.segment_vectors(table["segment_id"], space))
     n_pairs = max(options.pairs, SHOWN_PAIRS)
     pairs = _best_pairs(sung, cosines, ids, table, n_pairs)
     counted = pairs.scores[:, : options.pairs]
     real = np.isfinite(counted)
     by_pairs = np.where(real, counted, 0).sum(axis=1, dtype=np.float64) / real.sum(axis=1)
     tracks = generation.recording_vectors(ids, space)
-    scores = options.track_weight * (tracks @ track) + (1 - options.track_weight) * by_pairs
+    scores = (
+        options.track_weight * products(track[None], tracks)[0]
+        + (1 - options.track_weight) * by_pairs
+    )
     scores -= options.crowding * _crowding(tracks, options.neighbours)
     order = np.lexsort((ids, -scores))
     return Scored(
@@ -123,25 +125,10 @@ def _crowding(tracks: FloatArray, n: int) -> FloatArray:
     n = min(n, len(tracks) - 1)
     if n < 1:
         return np.zeros(len(tracks), np.float32)
-    cosines = _products(tracks, tracks)
+    cosines = products(tracks, tracks)
     np.fill_diagonal(cosines, -np.inf)
     nearest: FloatArray = np.partition(cosines, -n, axis=1)[:, -n:].mean(axis=1)
     return nearest
-
-
-def _products(vectors: FloatArray, others: FloatArray) -> FloatArray:
-    """All dot products (S, n), in blocks that one thread does. Where threads share so small a
-    product, waking them takes longer than it; where processors are busy, many times as long."""
-    dim = vectors.shape[1]
-    width = max(1, min(len(vectors), math.isqrt(PART // dim)))
-    height = max(1, PART // (dim * width))
-    products = np.empty((len(others), len(vectors)), np.float32)
-    for top in range(0, len(others), height):
-        rows = slice(top, top + height)
-        for left in range(0, len(vectors), width):
-            columns = slice(left, left + width)
-            np.matmul(others[rows], vectors[columns].T, out=products[rows, columns])
-    return products.T
 
 
 @dataclass(frozen=True, eq=False)

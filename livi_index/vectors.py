@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,7 @@ EXPANSION_ADD = 128
 EXPANSION_SEARCH = 128
 EXACT_BELOW = 20_000  # vectors; up to here comparing with all of them takes milliseconds
 UNIT_TOLERANCE = 1e-3
+PRODUCT = 1 << 18  # multiplications in one product that one thread does
 
 
 @dataclass(frozen=True)
@@ -237,6 +239,26 @@ def nothing(n_queries: int) -> Matches:
     empty = np.zeros((n_queries, 0))
     counts = np.zeros(n_queries, np.int64)
     return Matches(empty.astype(np.int64), empty.astype(np.float32), counts)
+
+
+def products(vectors: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The dot products (S, n) of (S, D) with (n, D), all of them by the calling thread.
+
+    Shared by several, such small products take longer where the processors are busy, by ten times
+    or more, and the other threads then wait for work in a loop, in the way of what comes next.
+    """
+    if len(vectors) == 1:
+        single: NDArray[np.float32] = np.einsum("sd,nd->sn", vectors, others)
+        return single
+    width = max(1, min(len(vectors), math.isqrt(PRODUCT // vectors.shape[1])))
+    height = max(1, PRODUCT // (vectors.shape[1] * width))
+    found = np.empty((len(others), len(vectors)), np.float32)
+    for top in range(0, len(others), height):
+        rows = slice(top, top + height)
+        for left in range(0, len(vectors), width):
+            columns = slice(left, left + width)
+            np.matmul(others[rows], vectors[columns].T, out=found[rows, columns])
+    return found.T
 
 
 def saved_file(path: Path) -> SavedFile:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from livi_index.encoders import normalise_text
 from livi_index.errors import BadInput
 from livi_index.generations import Generation
+from livi_index.vectors import products
 
 PASSAGE_WORDS = 20  # sung in 15 s, about; segments of 30 s begin every 15 s
 MAX_WORDS = 3_000  # more than any song has
@@ -108,9 +109,9 @@ def _candidates(
 
 def _scores(generation: Generation, space: str, passages: FloatArray, ids: IntArray) -> FloatArray:
     table = generation.segments_of(ids, space)
-    cosines = generation.segment_vectors(table["segment_id"], space) @ passages.T
+    cosines = products(passages, generation.segment_vectors(table["segment_id"], space))
     first = np.searchsorted(table["recording_id"], ids)
-    scores: FloatArray = np.maximum.reduceat(cosines, first).mean(axis=1)
+    scores: FloatArray = np.maximum.reduceat(cosines, first, axis=1).mean(axis=0)
     return scores
 
 
@@ -119,8 +120,8 @@ def places(
 ) -> Places:
     """The n segments of a recording, or fewer, that are nearest to any of the passages (P, D)."""
     table = generation.segments_of(np.array([recording_id]), space)
-    cosines = generation.segment_vectors(table["segment_id"], space) @ passages.T
-    scores, start_s, end_s = cosines.max(axis=1), table["start_s"], table["end_s"]
+    cosines = products(passages, generation.segment_vectors(table["segment_id"], space))
+    scores, start_s, end_s = cosines.max(axis=0), table["start_s"], table["end_s"]
     chosen: list[int] = []
     free = np.ones(len(table), np.bool_)
     while len(chosen) < n and free.any():
@@ -128,5 +129,5 @@ def places(
         chosen.append(best)
         free &= (end_s <= start_s[best]) | (end_s[best] <= start_s)
     return Places(
-        start_s[chosen], end_s[chosen], scores[chosen], cosines.argmax(axis=1)[chosen]
+        start_s[chosen], end_s[chosen], scores[chosen], cosines.argmax(axis=0)[chosen]
     )  # fmt: skip

@@ -17,6 +17,7 @@ from livi_index.vectors import (
     Match,
     VectorIndex,
     merge,
+    products,
     saved_file,
 )
 
@@ -71,6 +72,16 @@ def test_fewer_than_asked_are_counted_not_padded() -> None:
         found = index.search(queries, 10)
         assert found.counts.tolist() == [3] * len(queries)
         assert {match.key for match in found.of(0)} == {7, 8, 9}
+
+
+@pytest.mark.parametrize(("n_left", "n_right"), [(0, 5), (1, 700), (3, 0), (11, 2200), (200, 200)])
+@pytest.mark.parametrize("dim", [3, 512, 1 << 19])
+def test_products_are_those_of_the_whole(n_left: int, n_right: int, dim: int) -> None:
+    rng = np.random.default_rng(0)
+    if dim * (n_left + n_right) > 1 << 24:
+        n_left, n_right = min(n_left, 3), min(n_right, 5)
+    left, right = (rng.random((n, dim)).astype(np.float32) for n in (n_left, n_right))
+    assert np.allclose(products(left, right), left @ right.T, rtol=1e-4)
 
 
 def test_empty_index_and_no_queries() -> None:
