@@ -72,7 +72,8 @@ def _beside_the_published_way(figures: Figures) -> str:
 def _heads(figures: Figures) -> str:
     rows = figures["rows"].items()
     found = [f"{name} {row['hr1']:.3f} / {row['words_hr1']:.3f}" for name, row in rows]
-    return f"{'; '.join(found)} ({figures['works']} works)"
+    size = f"{figures['works']} works, heads taught for {figures['training_minutes']:g} minutes"
+    return f"{'; '.join(found)} ({size})"
 
 
 LINES = (
