@@ -3,11 +3,11 @@ r"""Checkpoints → a model bundle that ``livi-index`` opens: ONNX files and the
     python -m export.to_onnx BUNDLE --reader reader.pt --space space.pt --detector detector.pt \
         --card card.toml --songs song.ogg [song.mp3 …]
 
-The products of the reader's blocks are in 8 bits, at two thirds of its time: weights with a scale for each
-output, and what they multiply with ranges seen on ``--songs`` (fixed ranges: with ranges of the
-batch at hand, a window's vector would depend on its neighbours). All other weights are stored as
-float16 and computed with as float32: ONNX Runtime folds the casts when it opens the file. A bundle
-is not written unless each graph answers as its torch module does, alone and in a batch.
+The products of the reader's blocks are in 8 bits, at two thirds of its time: weights with a scale
+for each output, and what they multiply with ranges seen on ``--songs`` (fixed ranges: with ranges
+of the batch at hand, a window's vector would depend on its neighbours). All other weights are
+stored as float16 and computed with as float32: ONNX Runtime folds the casts when it opens the file.
+A bundle is not written unless each graph answers as its torch module does, alone and in a batch.
 """
 
 from __future__ import annotations
@@ -147,7 +147,10 @@ class _Calibration(CalibrationDataReader):
 
 
 def to_eight_bits(path: Path, windows: Tensor) -> None:
-    """Make the products of the reader's blocks in ``path`` 8-bit, with ranges seen on ``windows``, in place."""
+    """Make the products of the reader's blocks in ``path`` 8-bit, in place.
+
+    The ranges of what they multiply with are those seen on ``windows``.
+    """
     with tempfile.TemporaryDirectory() as folder:
         plain, small = Path(folder) / "plain.onnx", Path(folder) / "small.onnx"
         options = onnxruntime.SessionOptions()
