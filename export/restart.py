@@ -2,8 +2,8 @@
 
     python -m export.restart CHECKPOINT.pt --bundle livi_index/assets/livi-mini
 
-The bundle's ``reader.onnx`` holds every weight that reading needs: products in 8 bits, in the order
-in which they are computed, all else by name at float16. The head that only training has
+The bundle's ``reader.onnx`` holds every weight that reading needs: products, most in 8 bits, in
+the order in which they are computed, all else by name at float16. The head that only training has
 (``moments``) starts anew, and so does the optimiser.
 """
 
@@ -52,8 +52,11 @@ def _matrices(graph: onnx.GraphProto, held: dict[str, np.ndarray]) -> list[np.nd
     widened = {n.output[0]: n.input for n in graph.node if n.op_type == "DequantizeLinear"}
     matrices = []
     for node in graph.node:
-        weight = widened.get(node.input[1]) if node.op_type == "MatMul" else None
-        if weight and weight[0] in held:
+        if node.op_type != "MatMul":
+            continue
+        if node.input[1] in held:
+            matrices.append(held[node.input[1]].T)
+        elif (weight := widened.get(node.input[1])) and weight[0] in held:
             matrices.append((held[weight[0]].astype(np.float32) * held[weight[1]]).T)
     return matrices
 

@@ -215,7 +215,7 @@ def test_no_worker_outlives_its_parent(audio_file, tmp_path, end):
         assert len(family) >= 2
         litter = set(os.listdir(tempfile.gettempdir()))
         process.send_signal(end)
-        errors = process.communicate(timeout=15)[1]
+        errors = process.communicate(timeout=60)[1]
     _, alive = psutil.wait_procs(family, timeout=5)
     assert not alive
     assert set(os.listdir(tempfile.gettempdir())) <= litter

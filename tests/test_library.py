@@ -233,7 +233,7 @@ def test_a_file_is_found_under_other_names_and_not_offered_to_itself(
         assert library.info.recordings == 3
         answer = library.query(copy, k=2, include_self=True)
         first = answer.hits[0]
-        assert first.score == pytest.approx(1, abs=1e-3) and first.path in first.paths
+        assert first.matches[0].score == pytest.approx(1, abs=1e-3) and first.path in first.paths
         assert first.paths == tuple(sorted(map(str, (songs[0], copy))))
         assert first.recording_id == format_id(recording_id(content_hash(songs[0])))
         others = library.query(copy, k=10)
