@@ -45,7 +45,7 @@ def ended(process, within_s):
 def busy(tmp_path, n=6):
     """A build at work and its workers."""
     for i in range(n):
-        songs.song(tmp_path / "music" / f"{i}.wav", i, 240.0)
+        songs.song(tmp_path / "music" / f"{i}.wav", i, 600.0)
     process = start(
         "-m", "livi_index", "build", tmp_path / "music", "--library", tmp_path / "library",
         "--model", songs.TINY, "--jobs", "1", start_new_session=True,
@@ -58,7 +58,7 @@ def busy(tmp_path, n=6):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("after_s", [0.0, 1.0])
+@pytest.mark.parametrize("after_s", [0.0, 0.5])
 def test_a_whole_family_is_told(tmp_path, number, after_s):
     """As a terminal does with Ctrl-C, and systemd with a service; also while workers start."""
     process, workers = busy(tmp_path)
