@@ -27,10 +27,11 @@ from livi_index.vocals import (
     Segment,
     SegmentOptions,
     VocalDetector,
+    counted,
     cut,
     segments,
+    transcribed,
     vocalness,
-    weights,
 )
 
 Other = TypeVar("Other")
@@ -101,26 +102,33 @@ class Analyst:
                 break
         with self._clock.time("encode"):
             windows = np.concatenate([sung.next(n, self._encoder.window_s) for sung, n in parts])
-            vectors = self._encoder.encode(windows)
+            encoded = self._encoder.read(windows)
         first = 0
         for sung, n in parts:
-            sung.add(vectors[first : first + n])
+            part = slice(first, first + n)
+            guesses = None if encoded.guesses is None else encoded.guesses[part]
+            sung.add(encoded.vectors[part], guesses)
             first += n
         while waiting and waiting[0].n_left == 0:
             yield self._finished(waiting.popleft())
 
     def _finished(self, sung: _Sung) -> Analysed:
-        counts = weights(sung.pieces, self._options)
         plain = self._result(sung.track, sung.vocalness)
+        transcript = transcribed(sung.guesses, sung.pieces, self._encoder.clip_s)
+        kept, counts = counted(sung.pieces, transcript, self._options)
+        if len(kept) == 0:
+            return plain
+        pieces = [sung.pieces[row] for row in kept]
         analysis = replace(
             plain.analysis,
             sung=True,
-            vector=pool(sung.vectors, counts),
-            start_s=[piece.start_s for piece in sung.pieces],
-            end_s=[piece.end_s for piece in sung.pieces],
-            vocalness=[piece.vocalness for piece in sung.pieces],
+            vector=pool(sung.vectors[kept], counts),
+            start_s=[piece.start_s for piece in pieces],
+            end_s=[piece.end_s for piece in pieces],
+            vocalness=[piece.vocalness for piece in pieces],
             weight=counts,
-            vectors=sung.vectors,
+            vectors=sung.vectors[kept],
+            transcript=transcript,
         )
         return replace(plain, analysis=analysis)
 
@@ -146,6 +154,7 @@ class _Sung:
         self.vocalness = vocalness
         self.pieces = pieces
         self.vectors = np.zeros((len(pieces), dim), np.float32)
+        self.guesses: list[npt.NDArray[np.uint8] | None] = []  # of some pieces each
         self._n_done = 0
 
     @property
@@ -157,6 +166,9 @@ class _Sung:
         pieces = self.pieces[self._n_done : self._n_done + n]
         return cut(self.track.audio.samples, pieces, window_s)
 
-    def add(self, vectors: npt.NDArray[np.float32]) -> None:
+    def add(
+        self, vectors: npt.NDArray[np.float32], guesses: npt.NDArray[np.integer] | None
+    ) -> None:
         self.vectors[self._n_done : self._n_done + len(vectors)] = vectors
         self._n_done += len(vectors)
+        self.guesses.append(None if guesses is None else guesses.astype(np.uint8))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,15 @@ IntArray = npt.NDArray[np.int64]
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛ʼ′`´", "'"))
 
 
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """N windows: ``vectors`` (N, dim) unit float32, and ``guesses`` (N, C, G), what was read at
+    each of G moments of their C clips, None where a bundle does not read."""
+
+    vectors: FloatArray
+    guesses: npt.NDArray[np.integer] | None
+
+
 class AudioEncoder:
     """The audio encoder of one space of a bundle, opened.
 
@@ -57,6 +67,7 @@ class AudioEncoder:
         self.window_s = spec.window_s
         self.window = round(spec.window_s * SAMPLE_RATE)
         self._session = bundle.open(spec.encoder, threads=threads, device=device)
+        self.clip_s = spec.clips.clip_s if spec.clips else None
         self._reader = None
         if spec.clips:
             session = bundle.open(spec.clips.file, threads=threads, device=device)
@@ -69,11 +80,16 @@ class AudioEncoder:
         A window has the same vector alone and among others, to 1e-4. Raises BadModel where the
         graph's answer is not finite, of another size, or not unit.
         """
+        return self.read(windows).vectors
+
+    def read(self, windows: FloatArray) -> Encoded:
+        """As ``encode``, with what was read on the way."""
         assert windows.dtype == np.float32 and windows.shape[1:] == (self.window,)
         if len(windows) == 0:
-            return np.zeros((0, self.dim), np.float32)
-        rows = self._reader.read(windows) if self._reader else windows
-        return _checked(self._session.run(rows, BATCH_WINDOWS), self.dim)
+            return Encoded(np.zeros((0, self.dim), np.float32), None)
+        guesses = self._reader.read(windows) if self._reader else None
+        rows = windows if guesses is None else guesses.reshape(len(windows), -1)
+        return Encoded(_checked(self._session.run(rows, BATCH_WINDOWS), self.dim), guesses)
 
 
 class _ClipReader:
@@ -85,7 +101,7 @@ class _ClipReader:
         self._kept: dict[bytes, npt.NDArray[Any]] = {}  # by digest, oldest first
 
     def read(self, windows: FloatArray) -> npt.NDArray[Any]:
-        """(N, window) samples → (N, clips in a window × what is read of one)."""
+        """(N, window) samples → (N, clips in a window, what is read of one)."""
         clips = windows.reshape(-1, self._clip)
         digests = [hashlib.blake2b(clip.data, digest_size=16).digest() for clip in clips]
         new = {d: i for i, d in enumerate(digests) if d not in self._kept}
@@ -95,7 +111,8 @@ class _ClipReader:
             known |= dict(zip(new, read, strict=True))
         others = [(d, row) for d, row in self._kept.items() if d not in known]
         self._kept = dict([*others, *known.items()][-KEPT_CLIPS:])
-        return np.stack([known[d] for d in digests]).reshape(len(windows), -1)
+        every = np.stack([known[d] for d in digests])
+        return every.reshape(len(windows), -1, *every.shape[1:])
 
 
 class TextEncoder:

@@ -6,7 +6,8 @@
         recordings.lyrics.00.*   one vector a recording, key = recording id (``shards``)
         segments.lyrics.00.* …   one vector a segment, key = segment id
         segments.lyrics.npy      (n,) SEGMENT_DTYPE: times of the segments, grouped by recording
-        recordings.lyrics.npy    (n,) SPAN_DTYPE: where each recording's segments are in that
+        transcripts.lyrics.npy   (n,) PHONE_DTYPE: what was read of one recording after the other
+    recordings.lyrics.npy    (n,) SPAN_DTYPE: where each recording's part is in these two
     CURRENT                      number and manifest's SHA-256 of the one to open
 
 ``current`` opens it. Every file is compared with its SHA-256 before it is used; what was compared
@@ -40,9 +41,10 @@ from livi_index.database import PUBLISHED, open_catalog, translated
 from livi_index.errors import LibraryDamaged, LibraryNotFound
 from livi_index.records import SEGMENT_DTYPE, FloatArray, IntArray, StoreState
 from livi_index.shards import ShardedIndex, mapped
+from livi_index.transcripts import PHONE_DTYPE, Transcript
 from livi_index.vectors import Matches, SavedFile, best, saved_file, write_whole
 
-FORMAT = 2  # what was published in another one is made anew by the next build
+FORMAT = 3  # what was published in another one is made anew by the next build
 CURRENT = "CURRENT"
 VERIFIED = "verified.json"
 MANIFEST = "manifest.json"
@@ -50,7 +52,15 @@ CATALOG = "catalog.duckdb"
 
 _WANTED = "(SELECT unnest(?::BIGINT[]) AS recording_id)"
 
-SPAN_DTYPE = np.dtype([("recording_id", "<i8"), ("first", "<i8"), ("count", "<i8")])
+SPAN_DTYPE = np.dtype(
+    [
+        ("recording_id", "<i8"),
+        ("first", "<i8"),
+        ("count", "<i8"),
+        ("first_phone", "<i8"),
+        ("phones", "<i8"),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -136,6 +146,7 @@ class _Space:
         self.segments = index(f"segments.{info.name}")
         self.table = mapped(folder / f"segments.{info.name}.npy", SEGMENT_DTYPE)
         self.spans = mapped(folder / f"recordings.{info.name}.npy", SPAN_DTYPE)
+        self.phones = mapped(folder / f"transcripts.{info.name}.npy", PHONE_DTYPE)
 
     # Columns side by side in memory, as a search in them needs; made when first needed.
 
@@ -224,6 +235,24 @@ class Generation:
         before = np.cumsum(counts) - counts
         rows = np.arange(counts.sum()) + np.repeat(spans["first"] - before, counts)
         return np.asarray(of.table[rows])
+
+    def transcripts_of(self, recording_ids: IntArray, space: str) -> list[Transcript]:
+        """What was read of each of these recordings; empty for one of which nothing was.
+
+        KeyError for a recording that is not here.
+        """
+        of = self._space(space)
+        rows = _rows(of.recording_ids, recording_ids)
+        if len(rows) != len(recording_ids):
+            raise KeyError("recordings that are not in this generation")
+        spans = of.spans[rows]
+        bounds = zip(spans["first_phone"].tolist(), spans["phones"].tolist(), strict=True)
+        return [of.phones[first : first + n] for first, n in bounds]
+
+    def mean_phones(self, space: str) -> float:
+        """How many phones a transcript has, on average; 0 where the model does not read."""
+        of = self._space(space)
+        return len(of.phones) / max(1, len(of.spans))
 
     def recordings_of(self, segment_ids: IntArray, space: str) -> IntArray:
         """The recording (n,) of each of these segments; KeyError for one that is not here."""

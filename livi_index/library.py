@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -24,21 +24,26 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
+from livi_index.alignment import Aligner, read_scoring
 from livi_index.audio import SAMPLE_RATE, Audio, FloatArray, decode
 from livi_index.database import translated
 from livi_index.encoders import BATCH_WINDOWS, AudioEncoder, TextEncoder
 from livi_index.errors import BadInput, BadModel, LibraryNotFound, NoSinging
 from livi_index.generations import Generation, Manifest, RecordingInfo, current
 from livi_index.models import CARD, Bundle, find_model, open_bundle, verify
-from livi_index.ranking import SHOWN_PAIRS, RankOptions, Scored, Sung, score_candidates
+from livi_index.ranking import RankOptions, Scored, Sung, best_pairs, score_candidates
+from livi_index.records import IntArray
 from livi_index.scan import content_hash, format_id, recording_id
+from livi_index.transcripts import Transcript
 from livi_index.vocals import (
+    Segment,
     SegmentOptions,
     VocalDetector,
+    counted,
     cut_batches,
     segments,
+    transcribed,
     vocalness,
-    weights,
 )
 from livi_index.words import cut_passages, places, seek
 
@@ -46,6 +51,7 @@ SCHEMA = 1
 SPACE = "lyrics"
 WORDS = "words"  # the name in a card's calibration of typed words against recordings
 MAX_QUERY_S = 2 * 3600.0  # of a query's audio; more would need gigabytes
+SHOWN_PAIRS = 5  # of a hit, at most
 WORTH_SHOWING = 0.7  # of the best pair's score: below, a pair says more about chance
 KEPT = "models"  # a library's folder of the models it was built with
 PLAIN_WORDS = "these are the words that are sung in a song"  # that any text encoder knows
@@ -261,7 +267,8 @@ class Library:
         if len(table) == 0:
             raise KeyError(f"recording {format_id(recording_id)} has no vectors here")
         vectors = self.generation.segment_vectors(table["segment_id"], SPACE)
-        return Sung(vectors, table["start_s"], table["end_s"], table["weight"])
+        transcript = self.generation.transcripts_of(np.array([recording_id]), SPACE)[0]
+        return Sung(vectors, table["start_s"], table["end_s"], table["weight"], transcript)
 
     def rank(
         self,
@@ -278,17 +285,22 @@ class Library:
         if min_score is not None:
             offered &= found.scores >= min_score
         rows = np.flatnonzero(offered)[:k]
-        ids = found.recording_ids[rows].tolist()
+        ids = found.recording_ids[rows]
         known = self.generation.metadata(ids)
+        matches = self._matches(sung, ids)
         return tuple(
-            self._hit(n, known[number], float(found.scores[row]), SPACE, _matches(found, row, sung))
-            for n, (row, number) in enumerate(zip(rows, ids, strict=True), 1)
+            self._hit(n, known[number], float(score), SPACE, matches[number])
+            for n, (score, number) in enumerate(
+                zip(found.scores[rows].tolist(), ids.tolist(), strict=True), 1
+            )
         )
 
     def score(self, sung: Sung, options: RankOptions | None = None) -> Scored:
-        """All candidates for what is sung, with their scores and best pairs."""
+        """All candidates for what is sung, with their scores."""
         options, threads = options or RankOptions(), self._threads or 0
-        return score_candidates(self.generation, SPACE, sung, options, threads=threads)
+        return score_candidates(
+            self.generation, SPACE, sung, options, aligner=self._aligner, threads=threads
+        )
 
     def probability(self, score: float, question: str = SPACE) -> float | None:
         """How likely a hit of this score is what was asked for; None without a calibration."""
@@ -345,6 +357,21 @@ class Library:
                 " give more words, or other ones"
             ) from error
 
+    def _matches(self, sung: Sung, ids: IntArray) -> dict[int, tuple[Match, ...]]:
+        """Of each recording (n,) ascending or not, the pairs of segments that are worth showing."""
+        ids = np.sort(ids)
+        pairs = best_pairs(self.generation, SPACE, sung, ids, SHOWN_PAIRS, self._aligner)
+        found = {}
+        for row, number in enumerate(ids.tolist()):
+            scores = pairs.scores[row]
+            worth = np.flatnonzero(np.isfinite(scores) & (scores >= WORTH_SHOWING * scores[0]))
+            query_start_s = sung.start_s[pairs.query_rows[row, worth]]
+            columns = (query_start_s, pairs.hit_start_s[row, worth], scores[worth])
+            found[number] = tuple(
+                Match(*pair) for pair in zip(*(c.tolist() for c in columns), strict=True)
+            )
+        return found
+
     def _sung_at(self, recording_id: int, passages: FloatArray) -> tuple[WordsMatch, ...]:
         found = places(self.generation, SPACE, passages, recording_id, SHOWN_PAIRS)
         worth = found.scores >= WORTH_SHOWING * found.scores[0]
@@ -374,24 +401,50 @@ class Library:
         return self._analyse(path, audio)
 
     def _analyse(self, path: str | Path | None, audio: Audio) -> tuple[QueryInfo, Sung]:
+        name = None if path is None else os.fspath(path)
         probabilities = self._detector.probabilities(audio.samples)
         vocal = vocalness(probabilities)
         pieces = segments(probabilities, audio.duration_s, self.options)
-        name = None if path is None else os.fspath(path)
         if not pieces:
             raise NoSinging(
                 f"{name or 'the query'}: too little singing to compare it by its words (vocalness"
                 f" {vocal:.2f}, at least {self.options.min_vocalness:.2f} is needed); ask with a"
                 " recording in which somebody sings"
             )
-        batches = cut_batches(audio.samples, pieces, self._encoder.window_s, BATCH_WINDOWS)
+        vectors, transcript = self._encoded(audio.samples, pieces)
+        kept, counts = counted(pieces, transcript, self.options)
+        if len(kept) == 0:
+            raise NoSinging(
+                f"{name or 'the query'}: no words can be heard in it, so there is nothing to"
+                " compare it by; ask with a recording in which somebody sings words"
+            )
         sung = Sung(
-            np.concatenate([self._encoder.encode(windows) for windows in batches]),
-            np.array([piece.start_s for piece in pieces], np.float32),
-            np.array([piece.end_s for piece in pieces], np.float32),
-            weights(pieces, self.options),
+            vectors[kept],
+            np.array([pieces[row].start_s for row in kept], np.float32),
+            np.array([pieces[row].end_s for row in kept], np.float32),
+            counts,
+            transcript,
         )
         return QueryInfo(name, audio.duration_s, vocal, _spans(sung), audio.truncated), sung
+
+    def _encoded(
+        self, samples: FloatArray, pieces: Sequence[Segment]
+    ) -> tuple[FloatArray, Transcript | None]:
+        """The vectors (n, D) of segments, and what was read of all of them."""
+        encoder = self._encoder
+        batches = cut_batches(samples, pieces, encoder.window_s, BATCH_WINDOWS)
+        parts = [encoder.read(windows) for windows in batches]
+        vectors = np.concatenate([part.vectors for part in parts])
+        return vectors, transcribed([part.guesses for part in parts], pieces, encoder.clip_s)
+
+    @cached_property
+    def _aligner(self) -> Aligner | None:
+        clips = self.bundle.card.space(SPACE).clips
+        return (
+            Aligner(read_scoring(self.bundle, clips.alignment))
+            if clips and clips.alignment
+            else None
+        )
 
     @cached_property
     def _detector(self) -> VocalDetector:
@@ -451,15 +504,6 @@ def _as_audio(samples: NDArray[Any]) -> Audio:
             f" {samples.shape}"
         )
     return Audio(samples.astype(np.float32), len(samples) / SAMPLE_RATE, False, "")
-
-
-def _matches(found: Scored, row: int, sung: Sung) -> tuple[Match, ...]:
-    """What of a hit's pairs is worth showing."""
-    scores = found.pair_scores[row, :SHOWN_PAIRS]
-    worth = np.flatnonzero(np.isfinite(scores) & (scores >= WORTH_SHOWING * scores[0]))
-    query_start_s = sung.start_s[found.query_rows[row, worth]]
-    columns = (query_start_s, found.hit_start_s[row, worth], scores[worth])
-    return tuple(Match(*pair) for pair in zip(*(c.tolist() for c in columns), strict=True))
 
 
 def _spans(sung: Sung) -> tuple[Span, ...]:

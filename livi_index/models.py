@@ -73,10 +73,12 @@ class TextSpec:
 @dataclass(frozen=True)
 class ClipsSpec:
     """What reads a window first, in clips of ``clip_s``, each for itself; its ``encoder`` then
-    gets what was read of all clips of the window, side by side."""
+    gets what was read of all clips of the window, side by side. What is read may be compared by
+    itself too: ``alignment`` is the file that says how, "" for not."""
 
     file: str
     clip_s: float
+    alignment: str = ""
 
 
 @dataclass(frozen=True)
@@ -413,7 +415,8 @@ def _build(cls: type[T], data: Mapping[str, Any], where: str, **parts: Any) -> T
 def _check_card(card: ModelCard, where: str) -> None:
     used = [card.vocals.file] + [space.encoder for space in card.spaces]
     used += [space.text.file for space in card.spaces if space.text]
-    used += [space.clips.file for space in card.spaces if space.clips]
+    clips = [space.clips for space in card.spaces if space.clips]
+    used += [name for spec in clips for name in (spec.file, spec.alignment) if name]
     if absent := sorted(set(used) - set(card.files)):
         raise BadModel(f"{where} uses files that it does not list: {', '.join(absent)}")
     # Names become paths when a bundle is installed.

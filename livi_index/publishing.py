@@ -17,10 +17,11 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,7 @@ from livi_index.generations import (
 from livi_index.records import IntArray, VectorChunk
 from livi_index.shards import SHARD_SIZE, ShardedIndex
 from livi_index.store import Store
+from livi_index.transcripts import PHONE_DTYPE, Transcript
 from livi_index.vectors import SavedFile, saved_file, sync
 
 PARAMETERS: dict[str, int | str] = {
@@ -254,7 +256,13 @@ def _write_space(
         lambda ids: store.segment_vectors(model_id, name, ids, chunk=ADDED),
         options,
     )
+    transcripts = _save_transcripts(
+        store.transcripts(model_id, name, np.ascontiguousarray(spans["recording_id"])),
+        draft / f"transcripts.{name}.npy",
+        spans,
+    )
     files = [
+        transcripts,
         *recordings.save(draft, f"recordings.{name}"),
         *segments.save(draft, f"segments.{name}"),
         _save_table(draft / f"recordings.{name}.npy", spans),
@@ -297,6 +305,28 @@ def _spans(table: NDArray[np.void]) -> NDArray[np.void]:
     return spans
 
 
+def _save_transcripts(
+    transcripts: Iterable[tuple[int, Transcript]], path: Path, spans: NDArray[np.void]
+) -> SavedFile:
+    """Write transcripts in a row, and note in ``spans`` where each lies."""
+    n = 0
+    with path.open("wb") as file:
+        _write_header(file, 0)
+        for number, transcript in transcripts:
+            row = np.searchsorted(spans["recording_id"], number)
+            spans["first_phone"][row], spans["phones"][row] = n, len(transcript)
+            file.write(transcript.tobytes())
+            n += len(transcript)
+        file.seek(0)
+        _write_header(file, n)  # as long as before: numpy leaves room for the number to grow
+    return saved_file(path)
+
+
+def _write_header(file: IO[bytes], n: int) -> None:
+    header = {"descr": PHONE_DTYPE.descr, "fortran_order": False, "shape": (n,)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
 def _save_table(path: Path, table: NDArray[np.void]) -> SavedFile:
     np.save(path, table)
     return saved_file(path)
@@ -329,6 +359,11 @@ def _check(store: Store, draft: Path, manifest: Manifest) -> None:
             ids = _sample(made.recording_ids(space))
             truth = store.recording_vectors(model_id, space, ids)
             _check_index(draft, made.index_of_recordings(space), truth)
+            for number, transcript in store.transcripts(model_id, space, ids):
+                if not np.array_equal(
+                    made.transcripts_of(np.array([number]), space)[0], transcript
+                ):
+                    raise LibraryDamaged(f"{draft}: transcripts are not where they should be")
             ids = _sample(made.segments(space)["segment_id"])
             truth = store.segment_vectors(model_id, space, ids)
             _check_index(draft, made.index_of_segments(space), truth)

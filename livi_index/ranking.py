@@ -1,9 +1,13 @@
 """Which recordings of a generation are most like what is sung in another one.
 
 Candidates are the recordings nearest by track vector, and those with a segment near to any segment
-of the query. They are scored by their best pairs of segments, one to one: the largest cosine first,
-then the largest among what does not overlap with it in either recording, and so on. So a medley,
-or a version that lacks half of the words, is found by what it shares, and a pair says where.
+of the query. What was read of them is then compared with what was read of the query, phone by phone
+(``alignment`` says how): vectors say at little cost what may be alike, transcripts say what is.
+
+Where a model does not read, candidates are scored by their vectors: by the best pairs of segments,
+one to one, the largest cosine first, then the largest among what does not overlap with it in either
+recording, and so on. So a medley, or a version that lacks half of the words, is found by what it
+shares.
 
     score = track_weight × cosine of the tracks + (1 - track_weight) × mean of the best pairs
             - crowding × mean cosine of the candidate with its nearest among the candidates
@@ -21,11 +25,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from livi_index.alignment import Aligner
 from livi_index.encoders import pool
 from livi_index.generations import Generation
+from livi_index.transcripts import Transcript, between
 from livi_index.vectors import products
 
-SHOWN_PAIRS = 5  # at least so many are looked for, whatever number counts
 BLOCK = 1 << 22  # pairs of segments that are compared at once
 
 FloatArray = NDArray[np.float32]
@@ -34,9 +39,15 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class RankOptions:
-    """How candidates are found and scored; ``track_weight`` 1 is by tracks alone, 0 by pairs."""
+    """How candidates are found and scored; ``track_weight`` 1 is by tracks alone, 0 by pairs.
 
-    candidates: int = 100  # recordings by track vector, and again by segments
+    ``align`` False leaves transcripts out; with them, there are as many candidates by track vector
+    as ``cells``, pairs of phones that are compared, allow.
+    """
+
+    candidates: int = 100  # recordings by track vector, and again by segments, at least
+    align: bool = True
+    cells: int = 50_000_000
     pairs: int = 3  # best pairs of segments that count
     track_weight: float = 0.3  # of the cosine of the whole tracks
     crowding: float = 0.5  # of the likeness of a candidate to its neighbours
@@ -52,53 +63,114 @@ class RankOptions:
 class Sung:
     """What is sung in one recording: S segments in order of time.
 
-    vectors (S, D) float32 unit; start_s, end_s, weights (S,).
+    vectors (S, D) float32 unit; start_s, end_s, weights (S,); what was read, if the model reads.
     """
 
     vectors: FloatArray
     start_s: FloatArray
     end_s: FloatArray
     weights: FloatArray
+    transcript: Transcript | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Candidates (C,), best first, ties by id; their pairs (C, P), -inf where there are no more.
-
-    ``query_rows`` numbers the query's segment of a pair, ``hit_start_s`` is where the other begins.
-    """
+    """Candidates (C,) with their scores, best first, ties by id."""
 
     recording_ids: IntArray
     scores: NDArray[np.float64]
-    pair_scores: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The best pairs of segments of C recordings, each (C, P), best first, scores -inf where there
+    are no more. ``query_rows`` numbers the query's segment, ``hit_start_s`` is where the other
+    begins."""
+
+    scores: FloatArray
     query_rows: IntArray
     hit_start_s: FloatArray
 
 
 def score_candidates(
-    generation: Generation, space: str, sung: Sung, options: RankOptions, *, threads: int = 0
+    generation: Generation,
+    space: str,
+    sung: Sung,
+    options: RankOptions,
+    *,
+    aligner: Aligner | None = None,
+    threads: int = 0,
 ) -> Scored:
-    """All candidates of one generation for what is sung, with their scores and best pairs."""
+    """All candidates of one generation for what is sung, with their scores.
+
+    ``aligner`` compares what the generation's model reads; None where it does not.
+    """
     track = pool(sung.vectors, sung.weights)
-    ids = _candidates(generation, space, sung, track, options, threads)
+    if aligner is not None and options.align and sung.transcript is not None:
+        n = _affordable(generation, space, sung.transcript, options)
+        ids = _candidates(generation, space, sung, track, n, options, threads)
+        transcripts = generation.transcripts_of(ids, space)
+        scores = aligner.scores([sung.transcript], transcripts)[0].astype(np.float64)
+    else:
+        n = options.candidates
+        ids = _candidates(generation, space, sung, track, n, options, threads)
+        scores = _by_vectors(generation, space, sung, track, ids, options)
+    order = np.lexsort((ids, -scores))
+    return Scored(ids[order], scores[order])
+
+
+def best_pairs(
+    generation: Generation,
+    space: str,
+    sung: Sung,
+    ids: IntArray,
+    n_pairs: int,
+    aligner: Aligner | None = None,
+) -> Pairs:
+    """The best pairs of segments of the recordings (n,), ascending, none of which overlap.
+
+    They are scored by what was read of them where there is an ``aligner``, else by their cosine.
+    """
     table = generation.segments_of(ids, space)
-    cosines = products(sung.vectors, generation.segment_vectors(table["segment_id"], space))
-    n_pairs = max(options.pairs, SHOWN_PAIRS)
-    pairs = _best_pairs(sung, cosines, ids, table, n_pairs)
-    counted = pairs.scores[:, : options.pairs]
+    if aligner is None or sung.transcript is None:
+        likeness = products(sung.vectors, generation.segment_vectors(table["segment_id"], space))
+    else:
+        of = dict(zip(ids.tolist(), generation.transcripts_of(ids, space), strict=True))
+        spans = table[["recording_id", "start_s", "end_s"]].tolist()
+        times = zip(sung.start_s.tolist(), sung.end_s.tolist(), strict=True)
+        likeness = aligner.scores(
+            [between(sung.transcript, *span) for span in times],
+            [between(of[number], *span) for number, *span in spans],
+        )
+    return _best_pairs(sung, likeness, ids, table, n_pairs)
+
+
+def _by_vectors(
+    generation: Generation,
+    space: str,
+    sung: Sung,
+    track: FloatArray,
+    ids: IntArray,
+    options: RankOptions,
+) -> NDArray[np.float64]:
+    counted = best_pairs(generation, space, sung, ids, options.pairs).scores
     real = np.isfinite(counted)
     by_pairs = np.where(real, counted, 0).sum(axis=1, dtype=np.float64) / real.sum(axis=1)
     tracks = generation.recording_vectors(ids, space)
-    scores = (
+    scores: NDArray[np.float64] = (
         options.track_weight * products(track[None], tracks)[0]
         + (1 - options.track_weight) * by_pairs
+        - options.crowding * _crowding(tracks, options.neighbours)
     )
-    scores -= options.crowding * _crowding(tracks, options.neighbours)
-    order = np.lexsort((ids, -scores))
-    return Scored(
-        ids[order], scores[order], pairs.scores[order], pairs.query_rows[order],
-        pairs.hit_start_s[order],
-    )  # fmt: skip
+    return scores
+
+
+def _affordable(
+    generation: Generation, space: str, transcript: Transcript, options: RankOptions
+) -> int:
+    """How many recordings can be compared with a transcript for ``options.cells``."""
+    cells = max(1.0, len(transcript) * generation.mean_phones(space))
+    return max(options.candidates, int(options.cells / cells))
 
 
 def _candidates(
@@ -106,12 +178,13 @@ def _candidates(
     space: str,
     sung: Sung,
     track: FloatArray,
+    n_tracks: int,
     options: RankOptions,
     threads: int,
 ) -> IntArray:
-    """Recordings (C,) ascending, at most twice ``options.candidates``."""
+    """Recordings (C,) ascending: ``n_tracks`` by track vector and some by segments."""
     n = options.candidates
-    tracks = generation.search_recordings(track[None], n, space, threads=threads)
+    tracks = generation.search_recordings(track[None], n_tracks, space, threads=threads)
     found = generation.search_segments(sung.vectors, n, space, threads=threads)
     keys = found.keys[found.keys > 0]
     best_first = np.argsort(-found.scores[found.keys > 0], kind="stable")
@@ -131,25 +204,16 @@ def _crowding(tracks: FloatArray, n: int) -> FloatArray:
     return nearest
 
 
-@dataclass(frozen=True, eq=False)
-class _Pairs:
-    """The best pairs of C candidates, each array (C, P), best first, -inf where there are none."""
-
-    scores: FloatArray
-    query_rows: IntArray
-    hit_start_s: FloatArray
-
-
 def _best_pairs(
     sung: Sung, cosines: FloatArray, ids: IntArray, table: NDArray[np.void], n_pairs: int
-) -> _Pairs:
+) -> Pairs:
     """The pairs of each candidate, from cosines (S, n) with the segments (n,) of all of them.
 
     ``table`` has the segments of the candidates one after the other, in the order of ``ids``.
     """
     first = np.searchsorted(table["recording_id"], ids)
     counts = np.diff(np.append(first, len(table)))
-    pairs = _Pairs(
+    pairs = Pairs(
         np.full((len(ids), n_pairs), -np.inf, np.float32),
         np.zeros((len(ids), n_pairs), np.int64),
         np.zeros((len(ids), n_pairs), np.float32),

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from livi_index.transcripts import Transcript
+
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int64]
 
@@ -73,7 +75,8 @@ class Analysis:
     """What one model found in one recording, for one space.
 
     ``start_s``, ``end_s``, ``vocalness``, ``weight`` are (n,), ``vectors`` (n, D) unit, and
-    ``vector`` (D,) is the unit vector of the whole. An instrumental has none of them.
+    ``vector`` (D,) is the unit vector of the whole. An instrumental has none of them. What was
+    read on the way is ``transcript``, if the model reads.
     """
 
     recording_id: int
@@ -89,6 +92,7 @@ class Analysis:
     vocalness: Sequence[float] | FloatArray = ()
     weight: Sequence[float] | FloatArray = ()
     vectors: FloatArray | None = None
+    transcript: Transcript | None = None
 
 
 @dataclass(frozen=True)

@@ -113,4 +113,5 @@ def _with_vectors(generation: Generation, plain: Analysis) -> Analysis:
         vocalness=table["vocalness"],
         weight=table["weight"],
         vectors=generation.segment_vectors(table["segment_id"], plain.space),
+        transcript=generation.transcripts_of(number, plain.space)[0],
     )

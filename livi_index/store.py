@@ -52,6 +52,7 @@ from livi_index.records import (
     StoreState,
     VectorChunk,
 )
+from livi_index.transcripts import PHONE_DTYPE, Transcript
 
 DATABASE = "library.duckdb"
 UNIT_TOLERANCE = 1e-3
@@ -91,9 +92,14 @@ def _add_roots(connection: duckdb.DuckDBPyConnection) -> None:
     """)
 
 
+def _add_transcripts(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("ALTER TABLE analyses ADD COLUMN transcript BLOB")
+
+
 MIGRATIONS = (
     _create,
     _add_roots,
+    _add_transcripts,
 )  # the n-th, counted from 1, makes schema n; never change one, add one
 
 
@@ -398,6 +404,21 @@ class Store:
         """The vectors of these recordings, in bounded chunks and in no promised order."""
         return self._vectors("analyses", "recording_id", model_id, space, ids, chunk)
 
+    def transcripts(
+        self, model_id: str, space: str, ids: IntArray, *, chunk: int = CHUNK
+    ) -> Iterator[tuple[int, Transcript]]:
+        """What was read of these recordings, if something was, in no promised order."""
+        with translated(self.path), self._connection.cursor() as cursor:
+            cursor.register("wanted", {"recording_id": np.ascontiguousarray(ids, np.int64)})
+            cursor.execute(
+                "SELECT recording_id, transcript FROM analyses SEMI JOIN wanted USING"
+                " (recording_id) WHERE model_id = ? AND space = ? AND transcript IS NOT NULL",
+                [model_id, space],
+            )
+            while rows := cursor.fetchmany(chunk):
+                for number, content in rows:
+                    yield number, np.frombuffer(content, PHONE_DTYPE)
+
     def _vectors(
         self, table: str, key: str, model_id: str, space: str, ids: IntArray, chunk: int
     ) -> Iterator[VectorChunk]:
@@ -431,7 +452,7 @@ class Store:
             " USING (recording_id) WHERE missing_at IS NULL ORDER BY recording_id, path",
             "recordings": "SELECT * FROM recordings"
             f" SEMI JOIN {located} USING (recording_id) ORDER BY recording_id",
-            "analyses": "SELECT * EXCLUDE (vector) FROM analyses"
+            "analyses": "SELECT * EXCLUDE (vector, transcript) FROM analyses"
             f" SEMI JOIN {located} USING (recording_id) WHERE model_id = {quoted(model_id)}"
             " ORDER BY recording_id, space",
             "failures": "SELECT * FROM failures ORDER BY path",
@@ -478,10 +499,11 @@ def _segments_of(analysis: Analysis) -> list[tuple[Any, ...]]:
 
 def _analysis_row(analysis: Analysis, n_segments: int, version: int) -> tuple[Any, ...]:
     vector = None if analysis.vector is None else _half(analysis.vector[None])[0].tobytes()
+    transcript = None if analysis.transcript is None else analysis.transcript.tobytes()
     return (
         analysis.recording_id, analysis.model_id, analysis.space, version,
         float(analysis.track_vocalness), bool(analysis.sung), bool(analysis.truncated),
-        analysis.decoder, n_segments, vector,
+        analysis.decoder, n_segments, vector, transcript,
     )  # fmt: skip
 
 

@@ -7,7 +7,8 @@ regions that touch merge; slices of 30 s, the last one filled with zeros. Paddin
 of the file, a partial window at the end is filled with zeros.
 
 ``SegmentOptions.paper()`` is that rule. A bundle's card may name other values that serve its
-encoder better: overlapping slices, tails with little singing dropped, weights by sung seconds.
+encoder better: overlapping slices, tails with little singing dropped, weights by sung seconds, and
+for a model that reads, segments dropped in which it read nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ import numpy.typing as npt
 from livi_index.audio import SAMPLE_RATE
 from livi_index.errors import BadModel
 from livi_index.models import Bundle, Device
+from livi_index.transcripts import Transcript, count, transcribe
 
 BATCH_WINDOWS = 32
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,15 @@ class SegmentOptions:
     length_s: float = 30.0  # of a slice
     hop_s: float = 30.0  # from one slice to the next
     min_tail_sung_s: float = 0.0  # a region's short last slice needs this much singing
-    weighting: Literal["equal", "sung"] = "equal"  # of segments in a track's vector
+    min_phones_per_s: float = 0.0  # that are read in a segment; below, no words are sung in it
+    weighting: Literal["equal", "sung", "read"] = "equal"  # of segments in a track's vector
     window_s: float = 3.0  # that one probability speaks for
 
     def __post_init__(self) -> None:
         if not 0 < self.hop_s <= self.length_s or self.window_s <= 0 or self.padding_s < 0:
             raise ValueError(f"segments of {self.length_s} s need a hop within it: {self}")
-        if self.weighting not in ("equal", "sung"):
-            raise ValueError(f"weighting is equal or sung, not {self.weighting!r}")
+        if self.weighting not in ("equal", "sung", "read"):
+            raise ValueError(f"weighting is equal, sung or read, not {self.weighting!r}")
 
     @classmethod
     def paper(cls) -> SegmentOptions:
@@ -143,12 +147,46 @@ def segments(
     return pieces
 
 
-def weights(pieces: Sequence[Segment], options: SegmentOptions) -> FloatArray:
-    """(N,) float32: what each segment counts in the vector of its track."""
+def transcribed(
+    guesses: Sequence[npt.NDArray[np.integer] | None],
+    pieces: Sequence[Segment],
+    clip_s: float | None,
+) -> Transcript | None:
+    """What was read of all segments (N), guesses (n, C, G) of some of them each, in their order.
+
+    None where the model does not read.
+    """
+    read = [part for part in guesses if part is not None]
+    if not read or clip_s is None:
+        return None
+    start_s = np.array([piece.start_s for piece in pieces])
+    end_s = np.array([piece.end_s for piece in pieces])
+    return transcribe(np.concatenate(read), start_s, end_s, clip_s)
+
+
+def counted(
+    pieces: Sequence[Segment], transcript: Transcript | None, options: SegmentOptions
+) -> tuple[IntArray, FloatArray]:
+    """Which of N segments are kept, (n,) ascending, and what each of those counts, (n,) float32.
+
+    What was read of the recording is the second witness of singing, where the model reads: a
+    detector takes some strings and brass for voices, but nobody reads words in them.
+    """
+    sung_s = np.array([piece.sung_s for piece in pieces], np.float32)
+    rows = np.arange(len(pieces))
+    worth = np.ones(len(pieces), np.float32)
     if options.weighting == "sung":
         # A slice between two regions may hold no sung window and still carries some of the song.
-        return np.array([max(piece.sung_s, 1.0) for piece in pieces], np.float32)
-    return np.ones(len(pieces), np.float32)
+        worth = np.maximum(sung_s, np.float32(1.0))
+    if transcript is None:
+        return rows, worth
+    start_s = np.array([piece.start_s for piece in pieces])
+    end_s = np.array([piece.end_s for piece in pieces])
+    phones = count(transcript, start_s, end_s)
+    if options.weighting == "read":
+        worth = np.maximum(phones, 1).astype(np.float32)
+    kept = np.flatnonzero(phones >= options.min_phones_per_s * (end_s - start_s))
+    return kept, worth[kept]
 
 
 def cut(samples: FloatArray, pieces: Sequence[Segment], length_s: float) -> FloatArray:

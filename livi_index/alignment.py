@@ -1,0 +1,102 @@
+"""How alike two transcripts are: the score of their best local alignment.
+
+What is read of a song in a mix is half wrong, but not wrong in any way: vowels are taken for other
+vowels, phones get lost, none is read in another order. So two transcripts are laid over each other
+where they agree best, as related proteins are (Smith & Waterman 1981): a pair of phones counts by
+the odds that both were read of the same phone sung (Altschul 1991), a phone without a partner costs
+a fixed price, and only the best stretch counts, so that a version may lack the rest.
+
+    score = best alignment in nats - what two transcripts of such lengths have by chance
+
+where chance grows with the logarithm of the product of the lengths (Karlin & Altschul 1990). The
+numbers are those of the model that reads: it says in a file how it confuses phones.
+
+Alignments are computed by StringZilla: https://github.com/ashvardanian/StringZilla
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livi_index.errors import BadModel
+from livi_index.models import Bundle, verify_file
+from livi_index.transcripts import Transcript
+
+CLASSES = 32  # that the aligner tells apart; phones that are rare share one
+SCHEMA = 1
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Scoring:
+    """What pairs of phones are worth.
+
+    ``classes`` (256,) uint8: the class below 32 of each phone. ``pairs`` (32, 32) int8 and ``gap``
+    > 0 in steps, of which ``steps_per_nat`` make a nat. By chance an alignment of n with m phones
+    has ``chance[0] + chance[1] * ln(n * m)`` nats.
+    """
+
+    classes: NDArray[np.uint8]
+    pairs: NDArray[np.int8]
+    gap: int
+    steps_per_nat: float
+    chance: tuple[float, float]
+
+
+def read_scoring(bundle: Bundle, file: str) -> Scoring:
+    """The scoring in a bundle's file, verified first. Raises BadModel."""
+    verify_file(bundle, file)
+    path = bundle.path / file
+    try:
+        values = json.loads(path.read_bytes())
+        if values["schema"] != SCHEMA:
+            raise BadModel(f"{path} is of schema {values['schema']!r}; a newer version may read it")
+        classes = np.zeros(256, np.uint8)
+        classes[: len(values["classes"])] = values["classes"]
+        pairs = np.array(values["pairs"], np.int8)
+        gap, steps = int(values["gap"]), float(values["steps_per_nat"])
+        first, second = map(float, values["chance"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BadModel(f"{path} does not say how to align: {error!r}") from error
+    if pairs.shape != (CLASSES, CLASSES) or classes.max() >= CLASSES or min(gap, steps) <= 0:
+        raise BadModel(f"{path} does not say how to align: numbers out of range")
+    return Scoring(classes, pairs, gap, steps, (first, second))
+
+
+class Aligner:
+    """Compares transcripts by one scoring, on one processor."""
+
+    def __init__(self, scoring: Scoring) -> None:
+        # Imported when needed: loading it takes as long as many a command.
+        import stringzilla
+        import stringzillas
+
+        self._scoring = scoring
+        self._strings: Any = stringzilla.Strs
+        self._device = stringzillas.DeviceScope(cpu_cores=1)
+        self._engine = stringzillas.SmithWatermanScores(
+            scoring.classes, scoring.pairs, -scoring.gap, -scoring.gap, capabilities=self._device
+        )
+
+    def scores(self, these: Sequence[Transcript], those: Sequence[Transcript]) -> FloatArray:
+        """(N, M) float32: each of N transcripts with each of M, in nats above chance."""
+        found = np.zeros((len(these), len(those)), np.float32)
+        if found.size == 0:
+            return found
+        steps = self._engine(
+            self._strings([transcript["phone"].tobytes() for transcript in these]),
+            self._strings([transcript["phone"].tobytes() for transcript in those]),
+            device=self._device,
+        )
+        lengths = np.log([max(len(transcript), 1) for transcript in (*these, *those)])
+        sums = np.add.outer(lengths[: len(these)], lengths[len(these) :])
+        first, second = self._scoring.chance
+        found[:] = np.asarray(steps) / self._scoring.steps_per_nat - first - second * sums
+        return found
