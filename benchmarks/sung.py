@@ -4,8 +4,8 @@ FOLDER was rendered by ``python -m catalogs render``, or is ``catalogs/demo`` (`
 its result is named after the folder). Every sung version asks for the other versions
 of its work among all recordings of a library built from it: HR@1, MAP@10, MR1, over all queries
 and by the engine of the query's voice. Rankings are by track vectors alone, by pairs of segments
-alone, by both, and as ``livi-index query`` does it; what is no candidate comes after the
-candidates, in the order of the track vectors.
+alone, by both, by what was read alone, and as ``livi-index query`` does it; what is no candidate
+comes after the candidates, in the order of the track vectors.
 
 Recordings without singing are distractors, also where they play the tune of a work. A sung version
 that the detector sets aside, or that cannot be read, can be neither found nor asked: it is the
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,8 +36,8 @@ from livi_index.metrics import QueryResults, rank_scores, summarise
 from livi_index.models import Bundle
 from livi_index.ranking import RankOptions, Sung
 
-LAST, NOT_LAST = -9.0, -8.0  # scores of what is not in the library, and of its non-versions
-BEHIND = 5.0  # what is no candidate scores its cosine less this
+LAST, NOT_LAST = -9e3, -8e3  # scores of what is not in the library, and of its non-versions
+BEHIND = 1e3  # what is no candidate scores its cosine less this
 
 FloatArray = NDArray[np.float32]
 
@@ -103,7 +104,8 @@ def rank(library: Library, split: Split, options: RankOptions) -> QueryResults:
                 line[works != works[query]] = NOT_LAST
                 continue
             line[there] = tracks @ tracks[row_of[query]] - BEHIND
-            found = library.score(library.stored(int(split.numbers[query])), options)
+            number = int(split.numbers[query])
+            found = library.score(library.stored(number), options, without=(number,))
             place = np.searchsorted(split.numbers[by_number], found.recording_ids)
             line[by_number[place]] = found.scores
         return block
@@ -198,25 +200,15 @@ def library_of(folder: Path, bundle: Bundle, kept: Path | None) -> Iterator[Libr
             yield opened
 
 
-def rankings(tried: Sequence[str] = ()) -> dict[str, RankOptions]:
-    """The ablation: what each ranking counts; all are candidates where only one kind counts.
-
-    ``tried`` are others, "PAIRS,TRACK_WEIGHT,CROWDING" each, for choosing the default on a training
-    split.
-    """
+def rankings() -> dict[str, RankOptions]:
+    """The ablation: what each ranking counts; all are candidates where only one kind counts."""
     everything = 1_000_000
-    others = [text.split(",") for text in tried]
     return {
-        "tracks": RankOptions(candidates=everything, track_weight=1.0, crowding=0.0),
-        "pairs": RankOptions(candidates=everything, track_weight=0.0, crowding=0.0),
-        "uncrowded": RankOptions(crowding=0.0),
+        "tracks": RankOptions(everything, align=False, track_weight=1.0, crowding=0.0),
+        "pairs": RankOptions(everything, align=False, track_weight=0.0, crowding=0.0),
+        "vectors": RankOptions(align=False),
+        "transcripts": RankOptions(everything, relay_from=math.inf),
         "default": RankOptions(),
-        **{
-            f"{pairs} pairs, {weight} track, {crowding} crowding": RankOptions(
-                pairs=int(pairs), track_weight=float(weight), crowding=float(crowding)
-            )
-            for pairs, weight, crowding in others
-        },
     }
 
 
@@ -226,8 +218,6 @@ def main() -> None:
         "folder", type=Path, help="with entries.csv and manifest.jsonl, or works.csv"
     )
     parser.add_argument("--library", type=Path, help="keep the library here")
-    parser.add_argument("--try", action="append", default=[], metavar="PAIRS,TRACK,CROWDING",
-                        dest="tried", help="one more ranking; repeatable")  # fmt: skip
     options = parser.parse_args()
     bundle = bundle_of(options)
     entries = entries_of(options.folder)
@@ -235,7 +225,7 @@ def main() -> None:
         split = split_of(library, entries, engines_of(options.folder))
         found = {
             name: figures_of(rank(library, split, how), split) | {"options": asdict(how)}
-            for name, how in rankings(options.tried).items()
+            for name, how in rankings().items()
         }
         figures = {"model": model_facts(bundle), **_coverage(entries, split), "rankings": found}
         figures["cosines"] = cosines(library, split)

@@ -35,7 +35,7 @@ from livi_index.metrics import Scores, rank_scores, rank_vectors, summarise
 from livi_index.scan import parse_id
 
 SCHEMA = 1
-BEHIND = 4.0  # what is no candidate scores its cosine less this
+BEHIND = 1e3  # what is no candidate scores its cosine less this
 
 Ranking = Literal["tracks", "query"]
 Reason = Literal["unknown", "unreadable", "no_singing", "two_works"]
@@ -298,7 +298,7 @@ class _QueryRows:
     def __call__(self, rows: IntArray) -> FloatArray:
         scores = self._vectors[rows] @ self._vectors.T - np.float32(BEHIND)
         for line, number in zip(scores, self._ids[rows].tolist(), strict=True):
-            found = self._library.score(self._library.stored(number))
+            found = self._library.score(self._library.stored(number), without=(number,))
             place = np.searchsorted(self._ids, found.recording_ids)
             here = np.append(self._ids, 0)[place] == found.recording_ids
             line[place[here]] = found.scores[here]

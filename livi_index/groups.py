@@ -13,6 +13,7 @@ is kept in the library, in ``news.npy``.
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,12 +27,14 @@ from livi_index.database import translated
 from livi_index.errors import BadInput
 from livi_index.generations import RecordingInfo
 from livi_index.library import SPACE, Library
+from livi_index.ranking import RankOptions
 from livi_index.records import IntArray
 from livi_index.scan import format_id
 from livi_index.vectors import write_whole
 
 NEWS = "news.npy"
 CHUNK_INFOS = 1000
+DIRECT = RankOptions(relay_from=math.inf)  # what is like a version is for the groups to find out
 
 Watcher = Callable[[int, int], None]
 
@@ -164,9 +167,8 @@ def _neighbours(
     for n, number in enumerate(ids):
         if progress is not None:
             progress(n, len(ids))
-        found = library.score(library.stored(number))
-        others = found.recording_ids != number
-        near, scores = found.recording_ids[others], found.scores[others]
+        found = library.score(library.stored(number), DIRECT, without=(number,))
+        near, scores = found.recording_ids, found.scores
         close = slice(int((scores[: options.neighbours] >= threshold).sum()))
         links[number] = dict(zip(near[close].tolist(), scores[close].tolist(), strict=True))
     return links

@@ -280,11 +280,9 @@ class Library:
         options: RankOptions | None = None,
     ) -> tuple[Hit, ...]:
         """The k best hits for what is sung; ``without`` are recordings that are not offered."""
-        found = self.score(sung, options)
-        offered = ~np.isin(found.recording_ids, list(without))
-        if min_score is not None:
-            offered &= found.scores >= min_score
-        rows = np.flatnonzero(offered)[:k]
+        found = self.score(sung, options, without=without)
+        n = k if min_score is None else min(k, int((found.scores >= min_score).sum()))
+        rows = slice(n)
         ids = found.recording_ids[rows]
         known = self.generation.metadata(ids)
         matches = self._matches(sung, ids)
@@ -295,11 +293,23 @@ class Library:
             )
         )
 
-    def score(self, sung: Sung, options: RankOptions | None = None) -> Scored:
+    def score(
+        self,
+        sung: Sung,
+        options: RankOptions | None = None,
+        *,
+        without: Collection[int] = (),
+    ) -> Scored:
         """All candidates for what is sung, with their scores."""
         options, threads = options or RankOptions(), self._threads or 0
         return score_candidates(
-            self.generation, SPACE, sung, options, aligner=self._aligner, threads=threads
+            self.generation,
+            SPACE,
+            sung,
+            options,
+            aligner=self._aligner,
+            without=without,
+            threads=threads,
         )
 
     def probability(self, score: float, question: str = SPACE) -> float | None:
@@ -364,7 +374,7 @@ class Library:
         found = {}
         for row, number in enumerate(ids.tolist()):
             scores = pairs.scores[row]
-            worth = np.flatnonzero(np.isfinite(scores) & (scores >= WORTH_SHOWING * scores[0]))
+            worth = np.flatnonzero(np.isfinite(scores) & (scores >= WORTH_SHOWING * abs(scores[0])))
             query_start_s = sung.start_s[pairs.query_rows[row, worth]]
             columns = (query_start_s, pairs.hit_start_s[row, worth], scores[worth])
             found[number] = tuple(

@@ -2,7 +2,12 @@
 
 Candidates are the recordings nearest by track vector, and those with a segment near to any segment
 of the query. What was read of them is then compared with what was read of the query, phone by phone
-(``alignment`` says how): vectors say at little cost what may be alike, transcripts say what is.
+(``alignment`` says how): vectors say at little cost what may be alike, transcripts say what is. And
+what is like the best of them is like the query: a version that can hardly be made out may be plain
+beside another one.
+
+    score = the larger of its alignment with the query
+                      and the smaller of best's with the query and its own with best, less RELAYED
 
 Where a model does not read, candidates are scored by their vectors: by the best pairs of segments,
 one to one, the largest cosine first, then the largest among what does not overlap with it in either
@@ -19,7 +24,7 @@ Slices of a song overlap by half; without the rule on overlaps a chance likeness
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +37,7 @@ from livi_index.transcripts import Transcript, between
 from livi_index.vectors import products
 
 BLOCK = 1 << 22  # pairs of segments that are compared at once
+RELAYED = 1.0  # nats by which a candidate stays behind what it was found through
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -42,12 +48,14 @@ class RankOptions:
     """How candidates are found and scored; ``track_weight`` 1 is by tracks alone, 0 by pairs.
 
     ``align`` False leaves transcripts out; with them, there are as many candidates by track vector
-    as ``cells``, pairs of phones that are compared, allow.
+    as ``cells``, pairs of phones that are compared, allow, and a best one that scores at least
+    ``relay_from`` finds others.
     """
 
     candidates: int = 100  # recordings by track vector, and again by segments, at least
     align: bool = True
     cells: int = 50_000_000
+    relay_from: float = 6.0
     pairs: int = 3  # best pairs of segments that count
     track_weight: float = 0.3  # of the cosine of the whole tracks
     crowding: float = 0.5  # of the likeness of a candidate to its neighbours
@@ -99,21 +107,25 @@ def score_candidates(
     options: RankOptions,
     *,
     aligner: Aligner | None = None,
+    without: Collection[int] = (),
     threads: int = 0,
 ) -> Scored:
     """All candidates of one generation for what is sung, with their scores.
 
-    ``aligner`` compares what the generation's model reads; None where it does not.
+    ``aligner`` compares what the generation's model reads; None where it does not. ``without`` are
+    no candidates.
     """
     track = pool(sung.vectors, sung.weights)
     if aligner is not None and options.align and sung.transcript is not None:
         n = _affordable(generation, space, sung.transcript, options)
         ids = _candidates(generation, space, sung, track, n, options, threads)
+        ids = ids[~np.isin(ids, list(without))]
         transcripts = generation.transcripts_of(ids, space)
-        scores = aligner.scores([sung.transcript], transcripts)[0].astype(np.float64)
+        scores = _by_transcripts(aligner, sung.transcript, transcripts, options.relay_from)
     else:
         n = options.candidates
         ids = _candidates(generation, space, sung, track, n, options, threads)
+        ids = ids[~np.isin(ids, list(without))]
         scores = _by_vectors(generation, space, sung, track, ids, options)
     order = np.lexsort((ids, -scores))
     return Scored(ids[order], scores[order])
@@ -143,6 +155,18 @@ def best_pairs(
             [between(of[number], *span) for number, *span in spans],
         )
     return _best_pairs(sung, likeness, ids, table, n_pairs)
+
+
+def _by_transcripts(
+    aligner: Aligner, asked: Transcript, transcripts: list[Transcript], relay_from: float
+) -> NDArray[np.float64]:
+    scores: NDArray[np.float64] = aligner.scores([asked], transcripts)[0].astype(np.float64)
+    if len(scores) and scores.max() >= relay_from:
+        best = int(scores.argmax())
+        through = aligner.scores([transcripts[best]], transcripts)[0].astype(np.float64)
+        relayed = np.minimum(scores[best], through) - RELAYED
+        scores = np.maximum(scores, relayed)
+    return scores
 
 
 def _by_vectors(
