@@ -1,9 +1,9 @@
 """Learn from a reader's mistakes what a pair of phones is worth: ``alignment.json`` of a bundle.
 
-    python -m export.align alignment.json --heard READER
+    python -m export.align alignment.json --heard SPACE.heard.pt
 
-``READER`` is the folder in which ``export.train`` kept what the reader guessed and what was sung.
-Both are laid over each other, and the confusions counted. Two readings of one phone are taken to go
+``export.fit`` keeps what the reader reads in mixes beside what is sung in them. Both are laid over
+each other, and the confusions counted. Two readings of one phone are taken to go
 wrong independently, so a pair (a, b) is worth the logarithm of
 
     sum over sung phones s of P(s) P(a | s) P(b | s)   over   P(a) P(b)
@@ -23,7 +23,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from export.fit import Heard, load_heard
 from export.phones import PHONES
 from livi_index.alignment import CLASSES, SCHEMA, Aligner, Scoring
 from livi_index.transcripts import PHONE_DTYPE, Transcript
@@ -36,25 +38,16 @@ _SMOOTHING = 2.0
 Phones = NDArray[np.uint8]
 
 
-def load_heard(folder: Path, n: int) -> tuple[list[Phones], list[Phones]]:
-    """The ``n`` latest clips: phones as read, and as sung, of each in which something is sung."""
-    heard: list[Phones] = []
-    sung: list[Phones] = []
-    for path in sorted(folder.glob("heard-*.npz"), reverse=True):
-        with np.load(path, allow_pickle=False) as arrays:
-            for guesses, phones in zip(arrays["guesses"], arrays["phones"], strict=True):
-                if (phones > 0).any():
-                    heard.append(_joined(guesses))
-                    sung.append(_joined(phones))
-        if len(heard) >= n:
-            break
-    return heard[:n], sung[:n]
+def readings(heard: Heard) -> tuple[list[Phones], list[Phones]]:
+    """Phones as read, of each mix of each window, and as sung."""
+    read = [_phones(row) for window in heard.phones for row in window]
+    sung = [_phones(row) for row in heard.clean for _ in range(heard.phones.shape[1])]
+    return read, sung
 
 
-def _joined(guesses: NDArray[np.int8]) -> Phones:
-    """Repeats joined, silence and what is unknown left out."""
-    before = np.concatenate([[0], guesses[:-1]])
-    return guesses[(guesses > 0) & (guesses != before)].astype(np.uint8)
+def _phones(row: Tensor) -> Phones:
+    phones: Phones = row[row > 0].numpy().astype(np.uint8)
+    return phones
 
 
 def confusions(heard: Sequence[Phones], sung: Sequence[Phones]) -> NDArray[np.float64]:
@@ -187,15 +180,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Learn what pairs of phones are worth.")
     parser.add_argument("out", type=Path)
     parser.add_argument("--heard", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=8000)
     arguments = parser.parse_args()
-    heard, sung = load_heard(arguments.heard, arguments.clips)
+    heard, sung = readings(load_heard(arguments.heard))
     counts = confusions(heard, sung)
     scoring = scoring_of(counts)
     values = to_json(scoring, *chance(scoring, heard))
     arguments.out.write_text(json.dumps(values) + "\n")
     right = counts[1:, 1:].diagonal().sum() / counts[1:].sum()
-    print(f"{len(heard)} clips, {right:.3f} of the phones read right, chance {values['chance']}")
+    print(f"{len(heard)} readings, {right:.3f} of the phones read right, chance {values['chance']}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from catalogs.voices import Voice, pronounce
 from export.lexical import Bag, LexicalOptions, LexicalSpace, collapse, letters_of, padded
 from export.mixes import Backings, Mixer, MixOptions, Stems
 from export.phones import phone_number
-from export.reader import Reader
+from export.reader import Reader, best_path
 from export.train import load_reader, sequence
 
 _CLIPS = 3  # ten seconds each: a window
@@ -60,7 +60,7 @@ def hear(reader: Reader, stems: Stems, backings: Backings, n: int, seed: int) ->
             [np.concatenate([mixer.mix(clip, rng).samples for clip in clips]) for _ in range(2)]
         )
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            phones.append(collapse(reader(torch.from_numpy(mixed)).argmax(dim=-1)).to(torch.int8))
+            phones.append(collapse(best_path(reader(torch.from_numpy(mixed)))).to(torch.int8))
         sounding = torch.from_numpy(np.concatenate([clip.phones for clip in clips]))
         clean.append(sequence(sounding))
         texts.append(" ".join(clip.text for clip in clips))
@@ -182,6 +182,11 @@ def judge(space: LexicalSpace, heard: Heard) -> dict[str, float]:
     }
 
 
+def load_heard(path: Path) -> Heard:
+    """What ``main`` has kept beside a space; tensors and plain values only are read."""
+    return Heard(**torch.load(path, weights_only=True))
+
+
 def save_space(path: Path, space: LexicalSpace) -> None:
     torch.save({"options": dataclasses.asdict(space.options), "space": space.state_dict()}, path)
 
@@ -228,7 +233,7 @@ def _heard(arguments: argparse.Namespace) -> Heard:
     """What the reader hears, kept beside the space so that it is computed once."""
     cache = arguments.out.with_suffix(".heard.pt")
     if cache.exists():
-        return Heard(**torch.load(cache, weights_only=True))
+        return load_heard(cache)
     stems, backings = Stems(arguments.stems), Backings(arguments.backings)
     heard = hear(load_reader(arguments.reader), stems, backings, arguments.windows, seed=1)
     torch.save(dict(vars(heard)), cache)

@@ -1,7 +1,7 @@
 r"""Checkpoints → a model bundle that ``livi-index`` opens: ONNX files and their card.
 
     python -m export.to_onnx BUNDLE --reader reader.pt --space space.pt --detector detector.pt \
-        --card card.toml --songs song.ogg [song.mp3 …]
+        --alignment alignment.json --card card.toml --songs song.ogg [song.mp3 …]
 
 The products of the reader's blocks are in 8 bits, at two thirds of its time: weights with a scale
 for each output, and what they multiply with ranges seen on ``--songs`` (fixed ranges: with ranges
@@ -37,11 +37,12 @@ from torch import Tensor, nn
 from export.detector import WINDOW_SAMPLES, Detector, load_detector
 from export.fit import load_space
 from export.lexical import ALPHABET, LexicalSpace, collapse, letters_of, unit
-from export.reader import CLIP_SAMPLES, SAMPLE_RATE, Reader
+from export.reader import CLIP_SAMPLES, SAMPLE_RATE, Reader, best_path
 from export.train import load_reader
 from livi_index.audio import load_audio
 
 WINDOW_S = 30.0
+ALIGNMENT = "alignment.json"
 MAX_CHARACTERS = 2000
 # 1 − cosine, or the share of other phones. Where two phones nearly tie, 8 bits may choose the other
 # one; a batch changes no sum but where the last bit of one decides a tie.
@@ -59,7 +60,7 @@ class ReaderGraph(nn.Module):
         self.reader = reader
 
     def forward(self, samples: Tensor) -> Tensor:
-        return self.reader(samples).argmax(dim=-1)
+        return best_path(self.reader(samples))
 
 
 class SoundGraph(nn.Module):
@@ -253,13 +254,15 @@ def build_bundle(
     space: LexicalSpace,
     detector: Detector,
     windows: Tensor,
+    alignment: dict[str, Any],
     card: dict[str, Any],
 ) -> dict[str, Any]:
     """Export all graphs, check them on ``windows`` (N, 480000) of real singing, write the card."""
     out.mkdir(parents=True, exist_ok=True)
+    (out / ALIGNMENT).write_text(json.dumps(alignment) + "\n")
     clips = windows.reshape(-1, CLIP_SAMPLES)
     with torch.no_grad():
-        phones = reader(windows).argmax(dim=-1)
+        phones = best_path(reader(windows))
     texts = letters_of(["the same words again", "other words altogether and more of them"])[:, 1:]
     vocals = windows.reshape(-1, WINDOW_SAMPLES)[:8]
     parity = {}
@@ -284,7 +287,7 @@ def build_bundle(
 
 def card_of(out: Path, space: LexicalSpace, written: dict[str, Any]) -> dict[str, Any]:
     """The card: what is ``written`` by hand and what follows from the files."""
-    files = ("reader.onnx", "sound.onnx", "text.onnx", "vocals.onnx")
+    files = ("reader.onnx", "sound.onnx", "text.onnx", "vocals.onnx", ALIGNMENT)
     digests = {f: hashlib.sha256((out / f).read_bytes()).hexdigest() for f in files}
     identity = hashlib.sha256("".join(digests[f] for f in files[:3]).encode()).hexdigest()
     lyrics = {
@@ -293,7 +296,11 @@ def card_of(out: Path, space: LexicalSpace, written: dict[str, Any]) -> dict[str
         "window_s": WINDOW_S,
         "dim": space.options.dim,
         "pooling": "mean",
-        "clips": {"file": "reader.onnx", "clip_s": CLIP_SAMPLES / SAMPLE_RATE},
+        "clips": {
+            "file": "reader.onnx",
+            "clip_s": CLIP_SAMPLES / SAMPLE_RATE,
+            "alignment": ALIGNMENT,
+        },
         "text": {"file": "text.onnx", "alphabet": ALPHABET, "max_characters": MAX_CHARACTERS},
     }
     return {
@@ -320,6 +327,7 @@ def main() -> None:
     parser.add_argument("--reader", type=Path, required=True)
     parser.add_argument("--space", type=Path, required=True)
     parser.add_argument("--detector", type=Path, required=True)
+    parser.add_argument("--alignment", type=Path, required=True, help="as export.align writes it")
     parser.add_argument(
         "--songs", type=Path, nargs="+", required=True, help="to compare with torch on"
     )
@@ -332,6 +340,7 @@ def main() -> None:
         load_space(arguments.space),
         load_detector(arguments.detector),
         windows,
+        json.loads(arguments.alignment.read_text()),
         tomllib.loads(arguments.card.read_text()),
     )
 

@@ -42,7 +42,6 @@ class TrainOptions:
     weight_decay: float = 0.01
     moments: float = 0.5  # weight of the loss half-way
     easy_share: float = 0.4  # share of the time in which voices stand out, less and less
-    heard_share: float = 0.5  # of the time, at its end, in which guesses are kept for export.fit
     clip_gradient: float = 1.0
     seed: int = 1
 
@@ -187,7 +186,6 @@ def train(
     )
     log = (out / "log.jsonl").open("a")
     recent: list[tuple[float, float]] = []
-    heard: list[tuple[Tensor, Tensor]] = []
     last = time.monotonic()
     saved = last
     reader.train()
@@ -209,8 +207,6 @@ def train(
         optimiser.step()
         optimiser.zero_grad()
         recent.append((said.item(), moments.item()))
-        if share >= 1 - options.heard_share:
-            heard.append((end.argmax(dim=-1).to(torch.int8), phones.to(torch.int8)))
         step += 1
         now = time.monotonic()
         spent, last = spent + now - last, now
@@ -224,25 +220,11 @@ def train(
             print(json.dumps(row), file=log, flush=True)
         if now - saved > 120:
             save_checkpoint(checkpoint, reader, optimiser, step, spent, options)
-            save_heard(out, heard, step)
             saved = now
     save_checkpoint(checkpoint, reader, optimiser, step, spent, options)
-    save_heard(out, heard, step)
     print(
         json.dumps({"step": step} | validate(reader, stems, backings, n=320)), file=log, flush=True
     )
-
-
-def save_heard(out: Path, heard: list[tuple[Tensor, Tensor]], step: int) -> None:
-    """What was guessed and what sounded, both (N, 416) int8, since the last file; empties the list.
-
-    A reader that has not heard a mix before misreads it as it will misread a song, so these are
-    free examples of its mistakes.
-    """
-    if heard:
-        guesses, phones = (torch.cat(column).numpy() for column in zip(*heard, strict=True))
-        np.savez(out / f"heard-{step:06d}.npz", guesses=guesses, phones=phones)
-        heard.clear()
 
 
 def save_checkpoint(
