@@ -29,6 +29,7 @@ from livi_index.models import Bundle, verify_file
 from livi_index.transcripts import Transcript
 
 CLASSES = 32  # that the aligner tells apart; phones that are rare share one
+LARGEST_GAP = 127  # steps; the aligner counts in bytes, and says nothing of larger ones
 SCHEMA = 1
 
 FloatArray = NDArray[np.float32]
@@ -56,8 +57,7 @@ def read_scoring(bundle: Bundle, file: str) -> Scoring:
     path = bundle.path / file
     try:
         values = json.loads(path.read_bytes())
-        if values["schema"] != SCHEMA:
-            raise BadModel(f"{path} is of schema {values['schema']!r}; a newer version may read it")
+        schema = values["schema"]
         classes = np.zeros(256, np.uint8)
         classes[: len(values["classes"])] = values["classes"]
         pairs = np.array(values["pairs"], np.int8)
@@ -65,7 +65,11 @@ def read_scoring(bundle: Bundle, file: str) -> Scoring:
         first, second = map(float, values["chance"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadModel(f"{path} does not say how to align: {error!r}") from error
-    if pairs.shape != (CLASSES, CLASSES) or classes.max() >= CLASSES or min(gap, steps) <= 0:
+    if schema != SCHEMA:
+        raise BadModel(f"{path} is of schema {schema!r}; a newer version may read it")
+    if pairs.shape != (CLASSES, CLASSES) or (pairs != pairs.T).any() or classes.max() >= CLASSES:
+        raise BadModel(f"{path} does not say how to align: pairs or classes out of range")
+    if not (0 < gap <= LARGEST_GAP and 0 < steps < np.inf and np.isfinite([first, second]).all()):
         raise BadModel(f"{path} does not say how to align: numbers out of range")
     return Scoring(classes, pairs, gap, steps, (first, second))
 

@@ -7,7 +7,7 @@
         segments.lyrics.00.* …   one vector a segment, key = segment id
         segments.lyrics.npy      (n,) SEGMENT_DTYPE: times of the segments, grouped by recording
         transcripts.lyrics.npy   (n,) PHONE_DTYPE: what was read of one recording after the other
-    recordings.lyrics.npy    (n,) SPAN_DTYPE: where each recording's part is in these two
+        recordings.lyrics.npy    (n,) SPAN_DTYPE: where each recording's part is in these two
     CURRENT                      number and manifest's SHA-256 of the one to open
 
 ``current`` opens it. Every file is compared with its SHA-256 before it is used; what was compared

@@ -8,7 +8,7 @@ them knows what they stand for.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 PHONE_DTYPE = np.dtype([("time_s", "<f4"), ("phone", "u1")])
 
@@ -25,25 +25,28 @@ def transcribe(
 ) -> Transcript:
     """What was read of N windows that begin and end there (N,), guesses (N, C, G), 0 for no phone.
 
-    A window is C clips of ``clip_s`` in a row, with silence after its end. Windows may overlap: of
-    clips that do, the earliest is used, so those on one grid share their clips.
+    A window is C clips of ``clip_s`` in a row, with silence after its end. Windows may overlap:
+    where clips do, the earliest is used, so windows on one grid share their clips. Clips are read
+    each for itself, so a phone that is held across their seam is guessed in both, and kept once.
     """
     n_clips = guesses.shape[1]
     firsts = np.round(start_s[:, None].astype(np.float64) + clip_s * np.arange(n_clips), _DIGITS)
-    lasts = np.minimum(firsts + clip_s, np.round(end_s[:, None].astype(np.float64), _DIGITS))
+    lasts = np.minimum(firsts + clip_s, end_s[:, None].astype(np.float64)).round(_DIGITS)
     parts = [np.zeros(0, PHONE_DTYPE)]
-    free_s = -np.inf
+    free_s, held = -np.inf, 0
     for place in np.lexsort((-lasts.ravel(), firsts.ravel())):
         window, clip = divmod(int(place), n_clips)
-        first_s, last_s = firsts[window, clip], lasts[window, clip]
-        if free_s <= first_s < last_s:
-            parts.append(between(_phones(guesses[window, clip], first_s, clip_s), first_s, last_s))
+        first_s, last_s, read = firsts[window, clip], lasts[window, clip], guesses[window, clip]
+        if max(first_s, free_s) < last_s:
+            phones = _phones(read, first_s, clip_s, held if first_s == free_s else 0)
+            parts.append(between(phones, max(first_s, free_s), last_s))
             free_s = last_s
+            held = read[int(np.ceil((last_s - first_s) / clip_s * len(read) - 1e-6)) - 1]
     return np.concatenate(parts)
 
 
-def _phones(guesses: NDArray[np.integer], start_s: float, clip_s: float) -> Transcript:
-    before = np.concatenate([[0], guesses[:-1]])
+def _phones(guesses: NDArray[np.integer], start_s: float, clip_s: float, held: int) -> Transcript:
+    before = np.concatenate([[held], guesses[:-1]])
     at = np.flatnonzero((guesses != 0) & (guesses != before))
     phones = np.zeros(len(at), PHONE_DTYPE)
     phones["time_s"] = start_s + at * (clip_s / len(guesses))
@@ -53,7 +56,7 @@ def _phones(guesses: NDArray[np.integer], start_s: float, clip_s: float) -> Tran
 
 def between(transcript: Transcript, start_s: float, end_s: float) -> Transcript:
     """The phones that begin in a stretch."""
-    first, last = np.searchsorted(transcript["time_s"], [start_s, end_s])
+    first, last = np.searchsorted(transcript["time_s"], _times([start_s, end_s]))
     return transcript[first:last]
 
 
@@ -61,5 +64,10 @@ def count(
     transcript: Transcript, start_s: NDArray[np.floating], end_s: NDArray[np.floating]
 ) -> NDArray[np.int64]:
     """(N,) how many phones begin in each of N stretches."""
-    first, last = (np.searchsorted(transcript["time_s"], times) for times in (start_s, end_s))
+    first, last = (np.searchsorted(transcript["time_s"], _times(t)) for t in (start_s, end_s))
     return np.asarray(np.maximum(last - first, 0), np.int64)
+
+
+def _times(times_s: ArrayLike) -> NDArray[np.float32]:
+    # In the precision of transcripts: a phone that begins with a stretch is in it.
+    return np.asarray(times_s, np.float32)

@@ -109,7 +109,16 @@ ROOT_MAY_IMPORT = {"errors", "library", "build"}
 WORKSHOP = ("catalogs", "export", "benchmarks")
 WORKSHOP_MAY_IMPORT = {
     "catalogs": {"errors", "audio", "scan"},
-    "export": {"errors", "audio", "vocals", "encoders", "models", "metrics"},
+    "export": {
+        "errors",
+        "transcripts",
+        "audio",
+        "vocals",
+        "encoders",
+        "models",
+        "metrics",
+        "alignment",
+    },
     "benchmarks": {module for layer in LAYERS for module in layer},
 }
 NEIGHBOURS = {"catalogs": set(), "export": {"catalogs"}, "benchmarks": {"catalogs", "export"}}
