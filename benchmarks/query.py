@@ -1,10 +1,11 @@
 """How long does an answer take? ``python -m benchmarks.query``
 
 A library of 10,000 recordings is made of vectors with the cosines that ``benchmarks.sung`` measured
-within and between works. Versions that are not in it ask it: from a query's vectors to its hits,
-with metadata, in one process; median and 95th percentile. Then the whole of ``livi-index query``
-on a file of 3 minutes: start, decoding, finding the singing, encoding, answering. "Cold" means a
-new process; the system may hold the files in memory.
+within and between works, and, for a model that reads, of transcripts as dense as it measured, half
+of whose phones are not those of the work. Versions that are not in it ask it: from what is encoded
+of a query to its hits, with metadata, in one process; median and 95th percentile. Then the whole of
+``livi-index query`` on a file of 3 minutes: start, decoding, finding the singing, encoding,
+answering. "Cold" means a new process; the system may hold the files in memory.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,11 @@ from livi_index.publishing import PublishedModel, PublishOptions, Space, publish
 from livi_index.ranking import Sung
 from livi_index.records import Analysis, Batch, FileRow, Recording
 from livi_index.store import Store
+from livi_index.transcripts import PHONE_DTYPE, Transcript
 
 SONG_S = 180.0
 BATCH = 500
+PHONES = 40
 
 FloatArray = NDArray[np.float32]
 
@@ -56,7 +59,9 @@ class Shape:
 
     recordings: int = 10_000
     versions: int = 3  # of a work
-    segments: int = 11  # of a recording: 3 minutes, a slice every 15 s
+    segments: int = 16  # of a recording: 3 minutes, a slice every 10 s
+    phones_per_s: float = 2.7  # read of a recording
+    misread: float = 0.5  # share of the phones; a third of these is not read at all
     within: float = 0.6  # cosine of a segment with its counterpart in another version
     between: float = 0.1  # mean cosine of segments of two works
     between_std: float = 0.1
@@ -89,15 +94,32 @@ class Made:
             + np.sqrt(max(0.0, within - between)) * words
             + np.sqrt(1 - within) * noise
         )
-        start_s = 15 * np.arange(shape.segments, dtype=np.float32)
+        start_s = 10 * np.arange(shape.segments, dtype=np.float32)
         ones = np.ones(shape.segments, np.float32)
-        return Sung(_unit(mixed @ self._basis), start_s, start_s + 30, ones)
+        vectors = _unit(mixed @ self._basis)
+        return Sung(vectors, start_s, start_s + 30, ones, self.transcript(work, version))
+
+    def transcript(self, work: int, version: int) -> Transcript:
+        """What is read of a version: phones of its work, of which many are others or missing."""
+        shape = self._shape
+        n = round(shape.phones_per_s * SONG_S)
+        of_work, of_version = (
+            np.random.default_rng(key) for key in ((3, work), (4, work, version))
+        )
+        read = np.zeros(n, PHONE_DTYPE)
+        read["time_s"] = np.linspace(0, SONG_S, n, endpoint=False)
+        read["phone"] = of_work.integers(1, PHONES, n)
+        wrong = of_version.random(n) < shape.misread
+        read["phone"][wrong] = of_version.integers(1, PHONES, int(wrong.sum()))
+        return read[~wrong | (of_version.random(n) < 2 / 3)]
 
 
 def make_library(folder: Path, bundle: Bundle, shape: Shape) -> Made:
     """Fill and publish a library, unless it is there already."""
     card = bundle.card
     dim = card.space(SPACE).dim
+    clips = card.space(SPACE).clips
+    reads = clips is not None and clips.alignment != ""
     made = Made(shape, dim)
     try:
         with current(folder) as generation:
@@ -109,24 +131,26 @@ def make_library(folder: Path, bundle: Bundle, shape: Shape) -> Made:
     with Store(folder) as store:
         for first in range(1, shape.recordings + 1, BATCH):
             last = min(first + BATCH, shape.recordings + 1)
-            store.commit(_batch(made, range(first, last), card.model_id, shape.versions))
+            numbers = range(first, last)
+            store.commit(_batch(made, numbers, card.model_id, shape.versions, reads=reads))
         model = PublishedModel(card.model_id, card.name, card.version, (Space(SPACE, dim),))
         publish(store, folder, model, PublishOptions(threads=1))
     return made
 
 
-def _batch(made: Made, numbers: range, model_id: str, versions: int) -> Batch:
+def _batch(made: Made, numbers: range, model_id: str, versions: int, *, reads: bool) -> Batch:
     files, recordings, analyses = [], [], []
     for number in numbers:
         path, title = Path(f"/music/{number:06}.mp3"), f"Song {number}"
         files.append(FileRow(path, Path("/music"), 1, 1, number, 1, number, title=title))
         recordings.append(Recording(number, number.to_bytes(32, "big"), SONG_S))
         sung = made.version(*divmod(number, versions))
+        read = sung.transcript if reads else None
         vocal = np.full(len(sung.vectors), 0.9)
         vector = pool(sung.vectors, sung.weights)
         fixed = (number, model_id, SPACE, 0.9, True, False, "")
         times = (sung.start_s, sung.end_s, vocal, sung.weights)
-        analyses.append(Analysis(*fixed, vector, *times, sung.vectors))
+        analyses.append(Analysis(*fixed, vector, *times, sung.vectors, read))
     return Batch(files=files, recordings=recordings, analyses=analyses)
 
 
@@ -192,7 +216,9 @@ def measured_shape(recordings: int, results: Path = RESULTS) -> Shape:
         return Shape(recordings)
     found = result["figures"]["cosines"]
     within, between = found["segment_within_best"]["mean"], found["segment_between"]
-    return Shape(recordings, within=within, between=between["mean"], between_std=between["std"])
+    shape = Shape(recordings, within=within, between=between["mean"], between_std=between["std"])
+    density = result["figures"].get("phones_per_s")
+    return replace(shape, phones_per_s=density) if density else shape
 
 
 def main() -> None:

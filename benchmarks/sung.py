@@ -157,6 +157,14 @@ def cosines(library: Library, split: Split) -> dict[str, Any]:
     }
 
 
+def phones_per_s(library: Library, split: Split) -> float:
+    """How many phones are read in a second of the sung versions, from start to end."""
+    numbers = split.numbers[split.asks & (split.numbers > 0)]
+    known = library.generation.metadata(numbers.tolist())
+    read = library.generation.transcripts_of(numbers, SPACE)
+    return sum(map(len, read)) / sum(info.duration_s for info in known.values())
+
+
 def _best(one: Sung, other: Sung) -> FloatArray:
     best: FloatArray = (one.vectors @ other.vectors.T).max(axis=1)
     return best
@@ -229,6 +237,7 @@ def main() -> None:
         }
         figures = {"model": model_facts(bundle), **_coverage(entries, split), "rankings": found}
         figures["cosines"] = cosines(library, split)
+        figures["phones_per_s"] = phones_per_s(library, split)
     whole = list_of(options.folder).name == "entries.csv"
     name = "sung" if whole else options.folder.name
     write_result(name, figures, options.out, program="sung")
