@@ -3,8 +3,8 @@
 Inside real songs: windows of 3 s that sung lines cover by half or more, against windows of the
 same song with no line within 1 s; AUC per song, and their mean. Singing against bands: all sung
 windows against all windows of the anthems that only measure (from ``lbr`` on); pooled AUC. Then
-whole recordings: songs kept and anthems set aside by a build, for which λ and what the bundle reads of a
-recording are two witnesses; what λ alone would do, at its value and at the paper's, stands beside.
+whole recordings: songs kept and anthems set aside by a build, for which λ and what the bundle reads
+of a recording are two witnesses; what λ alone would do, at its value and others, stands beside.
 """
 
 from __future__ import annotations
