@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import songs
 
 from livi_index.audio import load_audio
 from livi_index.encoders import AudioEncoder, TextEncoder, normalise_text, pool
@@ -15,6 +16,7 @@ from livi_index.errors import BadInput, BadModel
 from livi_index.models import find_model, open_bundle
 
 TINY = Path(__file__).parent / "data" / "tiny-bundle"
+READER = TINY.with_name("tiny-reader")
 DEMO = Path(__file__).parent.parent / "catalogs" / "demo"
 
 
@@ -50,6 +52,29 @@ def test_windows_that_overlap_have_the_vectors_that_they_have_alone() -> None:
     np.testing.assert_allclose(together, alone, atol=1e-4)
     np.testing.assert_array_equal(together[1], together[3])
     assert together[0] @ together[2] < 0.99
+
+
+def test_what_is_read_comes_with_the_vectors(audio: AudioEncoder) -> None:
+    phones = songs.melody(1, 100)  # one in 0.5 s
+    song = songs.tones(phones, 0.5)[:, 0]
+    windows = np.stack([song[first : first + 480_000] for first in (0, 160_000, 320_000)])
+    reader = AudioEncoder(open_bundle(READER), threads=1)
+    assert (reader.clip_s, audio.clip_s) == (10.0, None)
+    read = reader.read(windows)
+    assert read.guesses is not None and read.guesses.shape == (3, 3, 100)
+    heard = read.guesses.reshape(3, 300)
+    for row, first in zip(heard, (0, 20, 40), strict=True):
+        assert row.tolist() == np.repeat(phones[first : first + 60], 5).tolist()
+    np.testing.assert_array_equal(read.vectors, reader.encode(windows))
+    for window, vector, guesses in zip(windows, read.vectors, read.guesses, strict=True):
+        alone = AudioEncoder(open_bundle(READER), threads=1).read(window[None])
+        np.testing.assert_allclose(alone.vectors[0], vector, atol=1e-4)
+        np.testing.assert_array_equal(alone.guesses, guesses[None])
+    # Of silence nothing is read, and it has a vector too.
+    still = reader.read(np.zeros((1, 480_000), np.float32))
+    assert still.guesses is not None and not still.guesses.any()
+    assert audio.read(windows).guesses is None
+    assert reader.read(windows[:0]).guesses is None
 
 
 def test_a_window_is_a_whole_number_of_clips(tmp_path: Path) -> None:

@@ -11,18 +11,21 @@ import pytest
 
 from livi_index.errors import BadModel
 from livi_index.models import open_bundle
+from livi_index.transcripts import PHONE_DTYPE, Transcript
 from livi_index.vocals import (
     Segment,
     SegmentOptions,
     VocalDetector,
+    counted,
     cut,
     cut_batches,
     segments,
+    transcribed,
     vocalness,
-    weights,
 )
 
 TINY = Path(__file__).parent / "data" / "tiny-bundle"
+READER = TINY.with_name("tiny-reader")
 PAPER = SegmentOptions.paper()
 ANY = SegmentOptions(min_vocalness=0.0)
 
@@ -123,25 +126,78 @@ def test_every_sung_window_lies_in_a_segment_and_segments_stay_in_the_file() -> 
         assert all(0 <= p.vocalness <= 1 for p in pieces)
 
 
-def test_weights_are_equal_or_by_sung_seconds() -> None:
+def phones(*times_s: float) -> Transcript:
+    found = np.zeros(len(times_s), PHONE_DTYPE)
+    found["time_s"], found["phone"] = times_s, 1
+    return found
+
+
+def test_segments_count_equally_or_by_sung_seconds() -> None:
     pieces = segments(windows((10, 0.1), (10, 0.9), (10, 0.1)), 90.0, ANY)
-    np.testing.assert_array_equal(weights(pieces, ANY), [1, 1])
+    rows, worth = counted(pieces, None, ANY)
+    assert rows.tolist() == [0, 1] and worth.tolist() == [1, 1] and worth.dtype == np.float32
     sung = SegmentOptions(weighting="sung")
-    np.testing.assert_allclose(weights(pieces, sung), [20, 10])
-    assert (weights([Segment(0, 30, 0.2, 0.0)], sung) > 0).all()
+    np.testing.assert_allclose(counted(pieces, None, sung)[1], [20, 10])
+    assert (counted([Segment(0, 30, 0.2, 0.0)], None, sung)[1] > 0).all()
+
+
+def test_segments_count_by_what_is_read_in_them() -> None:
+    pieces = [Segment(0, 30, 1, 30), Segment(20, 50, 1, 7), Segment(60, 70, 1, 10)]
+    read = phones(*np.arange(0, 25, 0.5), 40, 61, 62)
+    by_phones = SegmentOptions(weighting="read")
+    rows, worth = counted(pieces, read, by_phones)
+    assert rows.tolist() == [0, 1, 2] and worth.tolist() == [50, 11, 2]
+    assert worth.dtype == np.float32
+    # None where nothing is read, which still carries some of the song.
+    assert counted(pieces, phones(), by_phones)[1].tolist() == [1, 1, 1]
+    assert counted(pieces, read, SegmentOptions(weighting="sung"))[1].tolist() == [30, 7, 10]
+    # A model that does not read has no say, whatever its card asks for.
+    assert counted(pieces, None, by_phones)[1].tolist() == [1, 1, 1]
+
+
+def test_segments_in_which_little_is_read_are_dropped() -> None:
+    pieces = [Segment(0, 30, 1, 30), Segment(30, 60, 1, 30), Segment(60, 64, 1, 4)]
+    read = phones(*np.arange(0, 30, 2), *np.arange(30, 59, 2.5), 61, 63)
+    for least, kept in ((0.0, [0, 1, 2]), (0.4, [0, 1, 2]), (0.5, [0, 2]), (0.51, []), (9, [])):
+        options = SegmentOptions(min_phones_per_s=least, weighting="read")
+        rows, worth = counted(pieces, read, options)
+        assert rows.tolist() == kept
+        assert worth.tolist() == [[15, 12, 2][row] for row in kept]
+        assert counted(pieces, None, options)[0].tolist() == [0, 1, 2]
+    rows, worth = counted([], phones(), SegmentOptions(min_phones_per_s=1.0))
+    assert len(rows) == len(worth) == 0
+
+
+def test_what_was_read_in_batches_is_one_transcript() -> None:
+    pieces = [Segment(0, 30, 1, 30), Segment(10, 40, 1, 30), Segment(55, 75, 1, 20)]
+    at = {0: [1, 2], 10: [2, 3], 20: [3, 4], 30: [5, 0], 55: [6, 7], 65: [0, 8], 75: [9, 9]}
+    clips = [[at[round(p.start_s) + s] for s in (0, 10, 20)] for p in pieces]
+    guesses = np.array(clips, np.uint8)
+    whole = transcribed([guesses], pieces, 10.0)
+    assert whole is not None
+    expected = [(0, 1), (5, 2), (15, 3), (25, 4), (30, 5), (55, 6), (60, 7), (70, 8)]
+    assert whole.tolist() == expected
+    batches = transcribed([guesses[:2], guesses[2:]], pieces, 10.0)
+    assert batches is not None and batches.tolist() == expected
+    wider = transcribed([guesses.astype(np.int64)], pieces, 10.0)
+    assert wider is not None and wider.tolist() == expected
+    assert transcribed([None, None], pieces, None) is None
+    assert transcribed([], [], 10.0) is None
 
 
 def test_options_that_make_no_sense_are_refused() -> None:
     for options in ({"hop_s": 0.0}, {"hop_s": 31.0}, {"window_s": 0.0}, {"padding_s": -1.0}):
         with pytest.raises(ValueError, match="segments"):
             SegmentOptions(**options)
-    with pytest.raises(ValueError, match="weighting"):
+    with pytest.raises(ValueError, match="equal, sung or read, not 'loud'"):
         SegmentOptions(weighting="loud")  # type: ignore[arg-type]
 
 
 def test_options_come_from_the_card_and_unknown_ones_are_errors(tmp_path: Path) -> None:
     options = SegmentOptions.from_bundle(open_bundle(TINY))
     assert (options.hop_s, options.min_tail_sung_s, options.weighting) == (15.0, 5.0, "sung")
+    options = SegmentOptions.from_bundle(open_bundle(READER))
+    assert (options.hop_s, options.min_phones_per_s, options.weighting) == (10.0, 0.3, "read")
     folder = shutil.copytree(TINY, tmp_path / "bundle")
     card = json.loads((folder / "card.json").read_text())
     for wrong in ({"hopp_s": 3.0}, {"hop_s": "long"}, {"hop_s": 99.0}):
