@@ -1,6 +1,6 @@
 """Learn from a reader's mistakes what a pair of phones is worth: ``alignment.json`` of a bundle.
 
-    python -m export.align alignment.json --heard SPACE.heard.pt
+    python -m export.align alignment.json --heard SPACE.heard.pt --poems POEMS
 
 ``export.fit`` keeps what the reader reads in mixes beside what is sung in them. Both are laid over
 each other, and the confusions counted. Two readings of one phone are taken to go
@@ -11,6 +11,10 @@ wrong independently, so a pair (a, b) is worth the logarithm of
 less a little, by which alignments of what has nothing in common stay short. Phones that say much
 the same share a class, as the aligner knows 32. What chance gives is measured with readings of
 unrelated clips put together.
+
+Letters are laid over phones in the same way. Which letters are written for which phones is learned
+from lines of training poems and how espeak-ng says them, in rounds of aligning and counting
+(Viterbi training), and what the reader makes of those phones from its confusions.
 """
 
 from __future__ import annotations
@@ -25,14 +29,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.fit import Heard, load_heard
+from catalogs.poems import Poem, load_poems, training_poems
+from export.fit import Heard, clean_phones, load_heard, window_texts
 from export.phones import PHONES
 from livi_index.alignment import CLASSES, SCHEMA, Aligner, Scoring
+from livi_index.spelling import FIRST_TOKEN, Spelling
 from livi_index.transcripts import PHONE_DTYPE, Transcript
 
 STEPS_PER_NAT = 12.0
 SHIFT = 0.3  # nats that every pair is worth less
 GAP = 1.2  # nats that a phone without a partner costs
+LETTER_SHIFT, LETTER_GAP = 0.2, 1.2
+TOKENS = (*"abcdefghijklmnopqrstuvwxyz", "th", "sh", "ch", "ng", "ee", "oo")
 _SMOOTHING = 2.0
 
 Phones = NDArray[np.uint8]
@@ -148,10 +156,7 @@ def chance(scoring: Scoring, heard: Sequence[Phones], seed: int = 1) -> tuple[fl
     order = rng.permutation(len(heard))
     halves = [[heard[i] for i in part] for part in np.array_split(order, 2)]
     these, those = ([_run(half, n, rng) for n in (40, 80, 160, 320, 640) * 30] for half in halves)
-    scores = Aligner(scoring).scores(these, those)
-    sizes = np.log(np.outer([len(t) for t in these], [len(t) for t in those]))
-    slope, offset = np.polyfit(sizes.ravel(), scores.ravel(), 1)
-    return float(offset), float(slope)
+    return _fitted(scoring, these, those)
 
 
 def _run(clips: list[Phones], n: int, rng: np.random.Generator) -> Transcript:
@@ -162,6 +167,110 @@ def _run(clips: list[Phones], n: int, rng: np.random.Generator) -> Transcript:
     found = np.zeros(n, PHONE_DTYPE)
     found["phone"] = phones[:n]
     return found
+
+
+def letter_counts(
+    spelt: Sequence[list[int]], said: Sequence[list[int]], rounds: int = 6
+) -> NDArray[np.float64]:
+    """(32, 40) how often a token is written for a phone; lines as numbers from 0, and from 1."""
+    counts = np.full((CLASSES, len(PHONES)), 0.05)
+    for tokens, phones in zip(spelt, said, strict=True):
+        for i, token in enumerate(tokens):  # at first, by where in the line they are
+            at = (i + 0.5) / len(tokens) * len(phones)
+            for j in range(max(0, int(at) - 2), min(len(phones), int(at) + 3)):
+                counts[token, phones[j]] += 1 / (1 + abs(j - at))
+    for _ in range(rounds):
+        worth = _log_odds(counts[:, 1:])
+        counts = np.full_like(counts, 0.2)
+        for tokens, phones in zip(spelt, said, strict=True):
+            for token, phone in _laid_over(tokens, phones, worth):
+                counts[token, phone] += 1
+    return counts
+
+
+def _log_odds(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    share = counts / counts.sum()
+    odds: NDArray[np.float64] = np.log(share / np.outer(share.sum(axis=1), share.sum(axis=0)))
+    return odds
+
+
+def _laid_over(
+    tokens: list[int], phones: list[int], worth: NDArray[np.float64], gap: float = 0.7
+) -> list[tuple[int, int]]:
+    """Pairs (token, phone) of the best alignment from end to end."""
+    of = worth[np.ix_(tokens, [phone - 1 for phone in phones])].tolist()
+    rows = [[-gap * j for j in range(len(phones) + 1)]]
+    for i, pairs in enumerate(of, 1):
+        above, row = rows[-1], [-gap * i]
+        for j, pair in enumerate(pairs, 1):
+            row.append(max(above[j - 1] + pair, above[j] - gap, row[j - 1] - gap))
+        rows.append(row)
+    found: list[tuple[int, int]] = []
+    i, j = len(tokens), len(phones)
+    while i and j:
+        if rows[i][j] == rows[i - 1][j - 1] + of[i - 1][j - 1]:
+            i, j = i - 1, j - 1
+            found.append((tokens[i], phones[j]))
+        elif rows[i][j] == rows[i - 1][j] - gap:
+            i -= 1
+        else:
+            j -= 1
+    return found
+
+
+def spelling_of(
+    counts: NDArray[np.float64], letters: NDArray[np.float64], phones: Scoring
+) -> Spelling:
+    """What tokens are worth beside what a reader of these confusions reads."""
+    read = counts[1:, 1:]
+    smoothed = read + _SMOOTHING * read.sum(axis=0) / read.sum()
+    together = letters[:, 1:] @ (smoothed / smoothed.sum(axis=1, keepdims=True))
+    fold = phones.classes[1 : len(PHONES), None] == np.arange(CLASSES)
+    worth = _log_odds(together @ fold) - LETTER_SHIFT
+    steps = np.round(worth * STEPS_PER_NAT).clip(-127, 127).astype(np.int8)
+    classes = phones.classes.copy()
+    classes[FIRST_TOKEN : FIRST_TOKEN + len(TOKENS)] = np.arange(len(TOKENS))
+    gap = round(LETTER_GAP * STEPS_PER_NAT)
+    return Spelling(TOKENS, Scoring(classes, steps, gap, STEPS_PER_NAT, (0.0, 0.0)))
+
+
+def letter_chance(
+    spelling: Spelling, lines: Sequence[str], heard: Sequence[Phones], seed: int = 1
+) -> tuple[float, float]:
+    """As ``chance``, of lines of ``lines`` put together, and readings of other words."""
+    rng = np.random.default_rng([seed, 41])
+    some = rng.permutation(len(lines))[:100]
+    these = [spelling.spell(" ".join(lines[i : i + n])) for i in some for n in (1, 2, 4)]
+    those = [_run(list(heard), n, rng) for n in (40, 80, 160, 320, 640) * 30]
+    return _fitted(spelling.scoring, these, those)
+
+
+def _fitted(
+    scoring: Scoring, these: Sequence[Transcript], those: Sequence[Transcript]
+) -> tuple[float, float]:
+    scores = Aligner(scoring).scores(these, those)
+    sizes = np.log(np.outer([len(t) for t in these], [len(t) for t in those]))
+    slope, offset = np.polyfit(sizes.ravel(), scores.ravel(), 1)
+    return float(offset), float(slope)
+
+
+def learn_letters(
+    counts: NDArray[np.float64], scoring: Scoring, heard: Sequence[Phones], poems: list[Poem]
+) -> dict[str, Any]:
+    """The part of ``alignment.json`` that says how words are spelt."""
+    lines = [line for text in window_texts(poems, 400, seed=2) for line in text if line]
+    said = [row[row > 0].tolist() for row in clean_phones([[line] for line in lines])]
+    nothing = Spelling(TOKENS, scoring)
+    spelt = [(nothing.spell(line)["phone"] - FIRST_TOKEN).tolist() for line in lines]
+    letters = letter_counts(spelt, said)
+    spelling = spelling_of(counts, letters, scoring)
+    offset, slope = letter_chance(spelling, lines, heard)
+    return {
+        "tokens": list(TOKENS),
+        "pairs": spelling.scoring.pairs.tolist(),
+        "gap": spelling.scoring.gap,
+        "chance": [round(offset, 4), round(slope, 4)],
+    }
 
 
 def to_json(scoring: Scoring, offset: float, slope: float) -> dict[str, Any]:
@@ -180,14 +289,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Learn what pairs of phones are worth.")
     parser.add_argument("out", type=Path)
     parser.add_argument("--heard", type=Path, required=True)
+    parser.add_argument("--poems", type=Path, required=True)
     arguments = parser.parse_args()
     heard, sung = readings(load_heard(arguments.heard))
     counts = confusions(heard, sung)
     scoring = scoring_of(counts)
-    values = to_json(scoring, *chance(scoring, heard))
+    poems = training_poems(load_poems(arguments.poems))
+    letters = learn_letters(counts, scoring, heard, poems)
+    values = to_json(scoring, *chance(scoring, heard)) | {"letters": letters}
     arguments.out.write_text(json.dumps(values) + "\n")
     right = counts[1:, 1:].diagonal().sum() / counts[1:].sum()
-    print(f"{len(heard)} readings, {right:.3f} of the phones read right, chance {values['chance']}")
+    print(f"{len(heard)} readings, {right:.3f} of the phones read right")
+    print(f"by chance: transcripts {values['chance']}, letters {letters['chance']}")
 
 
 if __name__ == "__main__":

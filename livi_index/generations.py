@@ -249,10 +249,9 @@ class Generation:
         bounds = zip(spans["first_phone"].tolist(), spans["phones"].tolist(), strict=True)
         return [of.phones[first : first + n] for first, n in bounds]
 
-    def mean_phones(self, space: str) -> float:
-        """How many phones a transcript has, on average; 0 where the model does not read."""
-        of = self._space(space)
-        return len(of.phones) / max(1, len(of.spans))
+    def phones(self, space: str) -> int:
+        """How many phones all transcripts have; 0 where the model does not read."""
+        return len(self._space(space).phones)
 
     def recordings_of(self, segment_ids: IntArray, space: str) -> IntArray:
         """The recording (n,) of each of these segments; KeyError for one that is not here."""

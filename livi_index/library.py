@@ -34,6 +34,7 @@ from livi_index.models import CARD, Bundle, find_model, open_bundle, verify
 from livi_index.ranking import RankOptions, Scored, Sung, best_pairs, score_candidates
 from livi_index.records import IntArray
 from livi_index.scan import content_hash, format_id, recording_id
+from livi_index.spelling import Spelling, read_spelling
 from livi_index.transcripts import Transcript
 from livi_index.vocals import (
     Segment,
@@ -45,7 +46,7 @@ from livi_index.vocals import (
     transcribed,
     vocalness,
 )
-from livi_index.words import cut_passages, places, seek
+from livi_index.words import Spelt, cut_passages, places, seek
 
 SCHEMA = 1
 SPACE = "lyrics"
@@ -250,12 +251,14 @@ class Library:
         """
         self._check(k)
         passages, vectors = self._read(text)
-        found = seek(self.generation, SPACE, vectors, k, threads=self._threads or 0)
+        spelt = self._spelt(passages)
+        threads = self._threads or 0
+        found = seek(self.generation, SPACE, vectors, k, spelt=spelt, threads=threads)
         n = k if min_score is None else int((found.scores >= min_score).sum())
         ids, scores = found.recording_ids[: min(n, k)].tolist(), found.scores.tolist()
         known = self.generation.metadata(ids)
         hits = (
-            self._hit(n, known[number], score, WORDS, self._sung_at(number, vectors))
+            self._hit(n, known[number], score, WORDS, self._sung_at(number, vectors, spelt))
             for n, (number, score) in enumerate(zip(ids, scores, strict=False), 1)
         )
         info = WordsInfo(text, tuple(passages))
@@ -382,9 +385,17 @@ class Library:
             )
         return found
 
-    def _sung_at(self, recording_id: int, passages: FloatArray) -> tuple[WordsMatch, ...]:
-        found = places(self.generation, SPACE, passages, recording_id, SHOWN_PAIRS)
-        worth = found.scores >= WORTH_SHOWING * found.scores[0]
+    def _spelt(self, passages: list[str]) -> Spelt | None:
+        if self._spelling is None:
+            return None
+        spelling, aligner = self._spelling
+        return Spelt([spelling.spell(passage) for passage in passages], aligner)
+
+    def _sung_at(
+        self, recording_id: int, passages: FloatArray, spelt: Spelt | None
+    ) -> tuple[WordsMatch, ...]:
+        found = places(self.generation, SPACE, passages, recording_id, SHOWN_PAIRS, spelt=spelt)
+        worth = found.scores >= WORTH_SHOWING * abs(found.scores[0])
         columns = (found.passages, found.start_s, found.end_s, found.scores)
         rows = zip(*(column[worth].tolist() for column in columns), strict=True)
         return tuple(WordsMatch(*row) for row in rows)
@@ -455,6 +466,15 @@ class Library:
             if clips and clips.alignment
             else None
         )
+
+    @cached_property
+    def _spelling(self) -> tuple[Spelling, Aligner] | None:
+        clips = self.bundle.card.space(SPACE).clips
+        if clips is None or not clips.alignment:
+            return None
+        phones = read_scoring(self.bundle, clips.alignment)
+        spelling = read_spelling(self.bundle, clips.alignment, phones)
+        return (spelling, Aligner(spelling.scoring)) if spelling else None
 
     @cached_property
     def _detector(self) -> VocalDetector:

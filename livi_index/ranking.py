@@ -193,7 +193,8 @@ def _affordable(
     generation: Generation, space: str, transcript: Transcript, options: RankOptions
 ) -> int:
     """How many recordings can be compared with a transcript for ``options.cells``."""
-    cells = max(1.0, len(transcript) * generation.mean_phones(space))
+    n_recordings = max(1, len(generation.recording_ids(space)))
+    cells = max(1.0, len(transcript) * generation.phones(space) / n_recordings)
     return max(options.candidates, int(options.cells / cells))
 
 

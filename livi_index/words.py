@@ -9,6 +9,10 @@ line is sung in one place or a few, and says nothing about the rest of the song.
 
 So a line has the score of the place where it is sung, and of a whole text a version that leaves
 out a half still gets its half. Passages may be found in any order, two of them in one segment.
+
+Where the model reads, the letters of the text are laid over what was read of each recording
+(``spelling``), and the score is that of their best alignment; vectors then only choose what is
+compared in a library so large that not all of it can be.
 """
 
 from __future__ import annotations
@@ -19,15 +23,18 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from livi_index.alignment import Aligner
 from livi_index.encoders import normalise_text
 from livi_index.errors import BadInput
 from livi_index.generations import Generation
+from livi_index.transcripts import Transcript, between
 from livi_index.vectors import products
 
 PASSAGE_WORDS = 20  # sung in 15 s, about; segments of 30 s begin every 15 s
 MAX_WORDS = 3_000  # more than any song has
 SEGMENTS = 200  # that are looked at for each passage, at least
 BLOCK = 100  # recordings that are compared at once: some are hours long
+CELLS = 500_000_000  # pairs of letters and phones that are compared; about a tenth of a second
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -39,6 +46,19 @@ class Sought:
 
     recording_ids: IntArray
     scores: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Spelt:
+    """Passages as letters to align, with what aligns them."""
+
+    passages: list[Transcript]
+    aligner: Aligner
+
+    @property
+    def whole(self) -> Transcript:
+        """The text in one."""
+        return np.concatenate(self.passages)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,16 +100,31 @@ def _nothing_to_read(text: str, alphabet: str) -> str:
 
 
 def seek(
-    generation: Generation, space: str, passages: FloatArray, k: int, *, threads: int = 0
+    generation: Generation,
+    space: str,
+    passages: FloatArray,
+    k: int,
+    *,
+    spelt: Spelt | None = None,
+    threads: int = 0,
 ) -> Sought:
     """The recordings nearest to passages (P, D) unit float32, at least k where there are so many.
 
-    They are those with one of the nearest segments of any passage.
+    They are those with one of the nearest segments of any passage, or all where letters can be
+    aligned with all.
     """
-    ids = _candidates(generation, space, passages, k, threads)
-    parts = [ids[first : first + BLOCK] for first in range(0, len(ids), BLOCK)]
-    scores = [_scores(generation, space, passages, part) for part in parts]
-    every = np.concatenate([np.zeros(0, np.float32), *scores])
+    if spelt is not None and len(spelt.whole) * generation.phones(space) <= CELLS:
+        ids = generation.recording_ids(space)
+    else:
+        ids = _candidates(generation, space, passages, k, threads)
+    every = np.zeros(len(ids), np.float32)
+    for first in range(0, len(ids), BLOCK):
+        part = slice(first, first + BLOCK)
+        if spelt is None:
+            every[part] = _scores(generation, space, passages, ids[part])
+        else:
+            read = generation.transcripts_of(ids[part], space)
+            every[part] = spelt.aligner.scores([spelt.whole], read)[0]
     order = np.lexsort((ids, -every))
     return Sought(ids[order], every[order])
 
@@ -116,12 +151,25 @@ def _scores(generation: Generation, space: str, passages: FloatArray, ids: IntAr
 
 
 def places(
-    generation: Generation, space: str, passages: FloatArray, recording_id: int, n: int
+    generation: Generation,
+    space: str,
+    passages: FloatArray,
+    recording_id: int,
+    n: int,
+    *,
+    spelt: Spelt | None = None,
 ) -> Places:
     """The n segments of a recording, or fewer, that are nearest to any of the passages (P, D)."""
     table = generation.segments_of(np.array([recording_id]), space)
-    cosines = products(passages, generation.segment_vectors(table["segment_id"], space))
-    scores, start_s, end_s = cosines.max(axis=0), table["start_s"], table["end_s"]
+    start_s, end_s = table["start_s"], table["end_s"]
+    if spelt is None:
+        vectors = generation.segment_vectors(table["segment_id"], space)
+        likeness = products(passages, vectors)
+    else:
+        read = generation.transcripts_of(np.array([recording_id]), space)[0]
+        spans = zip(start_s.tolist(), end_s.tolist(), strict=True)
+        likeness = spelt.aligner.scores(spelt.passages, [between(read, *span) for span in spans])
+    scores = likeness.max(axis=0)
     chosen: list[int] = []
     free = np.ones(len(table), np.bool_)
     while len(chosen) < n and free.any():
@@ -129,5 +177,5 @@ def places(
         chosen.append(best)
         free &= (end_s <= start_s[best]) | (end_s[best] <= start_s)
     return Places(
-        start_s[chosen], end_s[chosen], scores[chosen], cosines.argmax(axis=0)[chosen]
+        start_s[chosen], end_s[chosen], scores[chosen], likeness.argmax(axis=0)[chosen]
     )  # fmt: skip
