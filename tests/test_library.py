@@ -17,11 +17,11 @@ from livi_index.errors import BadInput, BadModel, LibraryNotFound, NoSinging, Un
 from livi_index.library import Library, default_library, keep_bundle, open_library
 from livi_index.models import open_bundle
 from livi_index.publishing import PublishedModel, Space, publish
-from livi_index.ranking import RankOptions, Sung
+from livi_index.ranking import RankOptions, Sung, best_pairs
 from livi_index.records import Analysis, Batch, FileRow, Recording
 from livi_index.scan import content_hash, format_id, recording_id
 from livi_index.store import Store
-from livi_index.vocals import SegmentOptions, VocalDetector, cut, segments, vocalness, weights
+from livi_index.vocals import SegmentOptions, VocalDetector, counted, cut, segments, vocalness
 
 BUNDLE = open_bundle(Path(__file__).parent / "data" / "tiny-bundle")
 DIM = BUNDLE.card.space("lyrics").dim
@@ -95,7 +95,7 @@ def built(folder: Path, *paths: Path) -> Path:
             encoder.encode(cut(audio.samples, pieces, encoder.window_s)),
             np.array([piece.start_s for piece in pieces], np.float32),
             np.array([piece.end_s for piece in pieces], np.float32),
-            weights(pieces, options),
+            counted(pieces, None, options)[1],
         )
         recordings.append(Recording(number, content_hash(path), audio.duration_s))
         analyses.append(analysis(number, of, vocalness(heard)))
@@ -170,19 +170,19 @@ def test_scores_are_those_of_the_plain_rule(tmp_path: Path) -> None:
     with made(tmp_path, songs) as library:
         found = library.score(query, options)
         assert sorted(found.recording_ids.tolist()) == list(songs)
-        for row, number in enumerate(found.recording_ids.tolist()):
+        scores = dict(zip(found.recording_ids.tolist(), found.scores.tolist(), strict=True))
+        best = best_pairs(library.generation, "lyrics", query, np.array(list(songs)), 5)
+        for row, number in enumerate(songs):
             pairs = greedy(query, songs[number], 5)
-            assert np.isfinite(found.pair_scores[row]).sum() == len(pairs)
-            assert np.allclose(
-                found.pair_scores[row, : len(pairs)], [p[2] for p in pairs], atol=1e-3
-            )
-            starts_s = query.start_s[found.query_rows[row, : len(pairs)]]
+            assert np.isfinite(best.scores[row]).sum() == len(pairs)
+            assert np.allclose(best.scores[row, : len(pairs)], [p[2] for p in pairs], atol=1e-3)
+            starts_s = query.start_s[best.query_rows[row, : len(pairs)]]
             assert starts_s.tolist() == [p[0] for p in pairs]
-            assert found.hit_start_s[row, : len(pairs)].tolist() == [p[1] for p in pairs]
+            assert best.hit_start_s[row, : len(pairs)].tolist() == [p[1] for p in pairs]
             track = pool(query.vectors) @ pool(songs[number].vectors)
             expected = 0.25 * track + 0.75 * np.mean([p[2] for p in pairs[:3]])
             expected -= 0.4 * crowding[number]
-            assert found.scores[row] == pytest.approx(expected, abs=2e-3)
+            assert scores[number] == pytest.approx(expected, abs=2e-3)
 
 
 def test_a_medley_is_found_by_each_of_its_songs(tmp_path: Path) -> None:
@@ -205,11 +205,10 @@ def test_the_ablation_is_a_matter_of_options(tmp_path: Path) -> None:
         pairs = library.score(query, RankOptions(track_weight=0.0, crowding=0.0))
         vectors = np.stack([pool(songs[n].vectors) for n in tracks.recording_ids.tolist()])
         assert np.allclose(tracks.scores, vectors @ pool(query.vectors), atol=2e-3)
-        assert np.allclose(
-            pairs.scores,
-            [np.mean(row[:3], where=np.isfinite(row[:3])) for row in pairs.pair_scores],
-            atol=1e-6,
-        )
+        ids = pairs.recording_ids
+        best = best_pairs(library.generation, "lyrics", query, np.sort(ids), 3).scores
+        means = np.mean(best, axis=1, where=np.isfinite(best))
+        assert np.allclose(pairs.scores, means[np.searchsorted(np.sort(ids), ids)], atol=1e-6)
     with pytest.raises(ValueError, match="no ranking"):
         RankOptions(track_weight=1.5)
 
