@@ -17,7 +17,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_store import DIM, MODEL, analysis, batch, file_row, recording, run_python, unit
+from test_store import (
+    DIM,
+    MODEL,
+    analysis,
+    batch,
+    file_row,
+    read_batch,
+    recording,
+    run_python,
+    transcript,
+    unit,
+)
 
 from livi_index.errors import LibraryDamaged, LibraryNotFound
 from livi_index.generations import FORMAT, Generation, current, generations, name_current
@@ -159,6 +170,86 @@ def test_growing_step_by_step_answers_as_made_at_once(tmp_path: Path) -> None:
         graphs = [f.name for f in steps.manifest.files if f.name.endswith(".usearch")]
         assert sum(name.startswith("segments") for name in graphs) == 4
     assert generations(tmp_path / "steps") == [7, 8, 9]
+
+
+def read_in(library: Path) -> dict[int, bytes]:
+    """What a library says was read, by recording."""
+    with current(library) as generation:
+        ids = generation.recording_ids("words")
+        transcripts = generation.transcripts_of(ids, "words")
+        return {n: t.tobytes() for n, t in zip(ids.tolist(), transcripts, strict=True)}
+
+
+def expected_of(*numbers: int, seed: int = 0) -> dict[int, bytes]:
+    return {n: transcript(seed + n, 10 * n).tobytes() for n in numbers}
+
+
+def publish_batch(library: Path, *batches: Batch) -> None:
+    with Store(library) as store:
+        for one in batches:
+            store.commit(one)
+        publish(store, library, WORDS, SMALL)
+
+
+def test_what_was_read_is_found_by_recording(tmp_path: Path) -> None:
+    publish_batch(tmp_path, read_batch(*range(20, 1, -3)), batch(7))
+    assert read_in(tmp_path) == expected_of(2, 5, 8, 11, 14, 17, 20) | {7: b""}
+    with current(tmp_path) as generation:
+        found = generation.transcripts_of(np.array([17, 2, 7, 17]), "words")
+        assert [len(each) for each in found] == [170, 20, 0, 170]
+        assert found[1].tolist() == transcript(2, 20).tolist()
+        assert generation.transcripts_of(np.zeros(0, np.int64), "words") == []
+        for wrong in ([1], [2, 3], [999]):
+            with pytest.raises(KeyError, match="not in this generation"):
+                generation.transcripts_of(np.array(wrong), "words")
+
+
+def test_a_library_whose_model_does_not_read_has_empty_transcripts(tmp_path: Path) -> None:
+    filled(tmp_path, 1, 2)
+    assert read_in(tmp_path) == {1: b"", 2: b""}
+    filled(tmp_path / "empty")
+    assert read_in(tmp_path / "empty") == {}
+
+
+def test_transcripts_grow_step_by_step(tmp_path: Path) -> None:
+    for start in range(1, 30, 7):
+        publish_batch(tmp_path, read_batch(*range(start, start + 7)))
+        assert read_in(tmp_path) == expected_of(*range(1, start + 7))
+    # What has gone takes its transcript along, and brings it back.
+    publish_batch(tmp_path, Batch(missing=[Path("/music/4.mp3"), Path("/music/35.mp3")]))
+    assert read_in(tmp_path) == expected_of(1, 2, 3, *range(5, 35))
+    publish_batch(tmp_path, Batch(files=[file_row(4)]), read_batch(77))
+    assert read_in(tmp_path) == expected_of(*range(1, 35), 77)
+
+
+def test_a_new_analysis_answers_with_its_own_transcript(tmp_path: Path) -> None:
+    publish_batch(tmp_path, read_batch(1, 2, 3))
+    with current(tmp_path) as before:
+        publish_batch(tmp_path, Batch(analyses=read_batch(2, seed=50).analyses))
+        assert read_in(tmp_path) == expected_of(1, 3) | expected_of(2, seed=50)
+        held = before.transcripts_of(np.array([2]), "words")[0]
+        assert held.tobytes() == expected_of(2)[2]
+    publish_batch(tmp_path, Batch(analyses=[analysis(3, 0), analysis(1)]))
+    assert read_in(tmp_path) == {1: b""} | expected_of(2, seed=50)
+
+
+def test_damaged_transcripts_are_found_before_they_are_searched(tmp_path: Path) -> None:
+    publish_batch(tmp_path, read_batch(*range(1, 12)))
+    path = tmp_path / "published" / "000001" / "transcripts.words.npy"
+    status, content = path.stat(), bytearray(path.read_bytes())
+    assert len(content) == 128 + 5 * sum(10 * n for n in range(1, 12))
+    for at in (10, 100, 128, len(content) - 1):
+        damaged = bytearray(content)
+        damaged[at] ^= 1
+        path.write_bytes(damaged)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        with pytest.raises(LibraryDamaged, match=r"transcripts\.words\.npy is not what was publ"):
+            current(tmp_path)
+    path.unlink()
+    with pytest.raises(LibraryDamaged, match=r"transcripts\.words\.npy is missing"):
+        current(tmp_path)
+    assert filled(tmp_path) == 2
+    assert read_in(tmp_path) == expected_of(*range(1, 12))
 
 
 def test_what_has_gone_is_not_found_and_comes_back(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -29,6 +30,7 @@ from livi_index.records import (
     StoreState,
 )
 from livi_index.store import Store
+from livi_index.transcripts import PHONE_DTYPE, Transcript
 
 MODEL, DIM = "ab" * 32, 16
 HERE = Path(__file__).parent
@@ -81,6 +83,22 @@ def batch(*numbers: int, n: int = 3) -> Batch:
     )
 
 
+def transcript(seed: int, n: int) -> Transcript:
+    rng = np.random.default_rng([seed, n])
+    found = np.zeros(n, PHONE_DTYPE)
+    found["time_s"] = np.sort(rng.uniform(0, 180, n))
+    found["phone"] = rng.integers(1, 256, n)
+    return found
+
+
+def read_batch(*numbers: int, n: int = 3, seed: int = 0) -> Batch:
+    """As ``batch``, of a model that reads: ten phones in recording 1, twenty in 2, …"""
+    plain = batch(*numbers, n=n)
+    read = [replace(a, transcript=transcript(seed + a.recording_id, 10 * a.recording_id))
+            for a in plain.analyses]  # fmt: skip
+    return replace(plain, analyses=read)
+
+
 def run_python(script: str, *arguments: str, check: bool = True) -> str:
     prelude = f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
     done = subprocess.run(
@@ -118,6 +136,59 @@ def test_what_is_committed_is_read_back(tmp_path: Path) -> None:
         expected = analysis(2).vector
         assert expected is not None
         assert np.array_equal(chunk.vectors[0], expected.astype(np.float16))
+
+
+def transcripts_of(
+    store: Store, *ids: int, model_id: str = MODEL, space: str = "words"
+) -> dict[int, bytes]:
+    found = store.transcripts(model_id, space, np.array(ids, np.int64), chunk=2)
+    return {number: of_one.tobytes() for number, of_one in found}
+
+
+def test_what_was_read_is_kept_to_the_last_bit(tmp_path: Path) -> None:
+    empty = replace(analysis(4), transcript=transcript(4, 0))
+    with Store(tmp_path) as store:
+        store.commit(read_batch(1, 2, 300))
+        store.commit(batch(3))  # nobody read it
+        store.commit(Batch(recordings=[recording(4)], analyses=[empty]))
+    expected = {n: transcript(n, 10 * n).tobytes() for n in (1, 2, 300)}
+    with Store(tmp_path) as store:
+        assert transcripts_of(store, 300, 1, 2, 3, 99) == expected
+        assert transcripts_of(store, 4) == {4: b""}
+        assert transcripts_of(store) == transcripts_of(store, 3) == {}
+        (_, found), *_ = store.transcripts(MODEL, "words", np.array([2]))
+        assert found.dtype == PHONE_DTYPE and np.array_equal(found, transcript(2, 20))
+
+
+def test_transcripts_are_those_of_the_latest_analysis_by_the_model(tmp_path: Path) -> None:
+    other = "cd" * 32
+    with Store(tmp_path) as store:
+        store.commit(read_batch(1, 2))
+        for changed in ({"model_id": other}, {"space": "harmony"}):
+            more = replace(analysis(1, 2, seed=5, **changed), transcript=transcript(5, 7))
+            store.commit(Batch(analyses=[more]))
+        assert transcripts_of(store, 1, 2, model_id=other) == {1: transcript(5, 7).tobytes()}
+        assert transcripts_of(store, 1, space="harmony") == {1: transcript(5, 7).tobytes()}
+        assert transcripts_of(store, 1) == {1: transcript(1, 10).tobytes()}
+        store.commit(Batch(analyses=[replace(analysis(1), transcript=transcript(6, 33))]))
+        assert transcripts_of(store, 1) == {1: transcript(6, 33).tobytes()}
+        store.commit(Batch(analyses=[analysis(1), analysis(2, 0)]))
+        assert transcripts_of(store, 1, 2) == {}
+
+
+def test_a_database_from_before_transcripts_is_taken_over(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        state = store.commit(batch(1, 2))
+    with duckdb.connect(str(tmp_path / "library.duckdb")) as connection:
+        connection.execute("ALTER TABLE analyses DROP COLUMN transcript")
+        connection.execute("DELETE FROM schema_versions WHERE version = 3")
+    with Store(tmp_path) as store:
+        assert store.state == state and len(store.segments(MODEL, "words")) == 6
+        assert transcripts_of(store, 1, 2) == {}
+        store.commit(read_batch(2, 3))
+    with Store(tmp_path) as store:
+        assert transcripts_of(store, 1, 2, 3).keys() == {2, 3}
+        assert store.analysed(MODEL, "words") == {1, 2, 3}
 
 
 def test_models_and_spaces_never_meet(tmp_path: Path) -> None:
