@@ -4,7 +4,7 @@
     published    what answers is byte for byte what was published, and what the database holds
     models       the models that are kept with it are what their cards say
 
-``read_percent`` of the vectors are compared one by one, and of the audio files hashed again: a disk
+``read_percent`` of the vectors and transcripts are compared one by one, and of the audio files hashed again: a disk
 that forgets shows there first. Older generations are then compared as well; no answer depends on
 them.
 
@@ -44,6 +44,7 @@ from livi_index.scan import identify, recording_id
 from livi_index.scope import model_for, published_model
 from livi_index.status import existing
 from livi_index.store import DATABASE, Store
+from livi_index.transcripts import PHONE_DTYPE
 
 SCHEMA = 1
 UNIT_TOLERANCE = 1e-3
@@ -75,6 +76,8 @@ _RULES = {
     " (SELECT model_id, space, octet_length(vector) AS n FROM segments UNION"
     " SELECT model_id, space, octet_length(vector) FROM analyses WHERE vector NOTNULL)"
     " GROUP BY model_id, space HAVING count(*) > 1)",
+    "transcripts are cut off": "SELECT count(*) FROM analyses"
+    f" WHERE octet_length(transcript) % {PHONE_DTYPE.itemsize} <> 0",
     "segments lie outside of their recordings": "SELECT count(*) FROM segments JOIN recordings"
     " USING (recording_id) WHERE NOT (start_s >= 0 AND end_s > start_s"
     f" AND end_s <= duration_s + {PADDING_S})",
@@ -240,6 +243,7 @@ class _Look:
             ids = self._some(opened.recording_ids(space))
             for chunk in store.recording_vectors(model_id, space, ids):
                 self._compare(chunk, opened.recording_vectors(chunk.ids, space))
+            self._transcripts(store, opened, space, ids)
 
     def _some(self, ids: IntArray) -> IntArray:
         return np.asarray(ids[self._rng.random(len(ids)) * 100 < self.read_percent], np.int64)
@@ -252,6 +256,12 @@ class _Look:
             self._add("database", f"{n:,} vectors are not of unit length")
         if n := int((vectors != published).any(axis=1).sum()):
             self._add("published", f"{n:,} vectors are others than the database holds")
+
+    def _transcripts(self, store: Store, opened: Generation, space: str, ids: IntArray) -> None:
+        held = dict(store.transcripts(opened.manifest.model_id, space, ids))
+        published = zip(ids.tolist(), opened.transcripts_of(ids, space), strict=True)
+        if n := sum(not np.array_equal(held.get(i, t[:0]), t) for i, t in published):
+            self._add("published", f"{n:,} transcripts are others than the database holds")
 
     def _audio(self, store: Store) -> None:
         """Whether files that look as they did still hold what they held."""

@@ -186,8 +186,7 @@ def _threshold(library: Library, options: PairOptions) -> float:
             f"model {library.bundle.card.name} gives no probabilities; say which scores are enough"
             " with --min-score"
         )
-    logit = np.log(options.min_probability / (1 - options.min_probability))
-    return float((logit - calibration.offset) / calibration.slope)
+    return calibration.score(options.min_probability, library.info.recordings)
 
 
 def mutual(near: Links) -> Links:

@@ -318,7 +318,7 @@ class Library:
     def probability(self, score: float, question: str = SPACE) -> float | None:
         """How likely a hit of this score is what was asked for; None without a calibration."""
         calibration = self.bundle.card.calibration.get(question)
-        return calibration.probability(score) if calibration else None
+        return calibration.probability(score, self.info.recordings) if calibration else None
 
     def _check(self, k: int) -> None:
         if k < 1:

@@ -96,15 +96,29 @@ class Space:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A logistic curve from scores to the probability that a hit is what was asked for."""
+    """A logistic curve from scores to the probability that a hit is what was asked for.
+
+    It holds for libraries of ``recordings``: among ten times as many, what is alike by chance is
+    ten times as common. 0 is for curves of which that is not known.
+    """
 
     slope: float
     offset: float
     fitted_on: str
+    recordings: int = 0
 
-    def probability(self, score: float) -> float:
-        logit = min(max(self.slope * score + self.offset, -700.0), 700.0)
-        return 1.0 / (1.0 + math.exp(-logit))
+    def probability(self, score: float, recordings: int) -> float:
+        """How likely a hit with this score is right, in a library of so many recordings."""
+        logit = self.slope * score + self.offset - self._crowd(recordings)
+        return 1.0 / (1.0 + math.exp(-min(max(logit, -700.0), 700.0)))
+
+    def score(self, probability: float, recordings: int) -> float:
+        """The score that has this probability, between 0 and 1."""
+        logit = math.log(probability / (1 - probability))
+        return (logit - self.offset + self._crowd(recordings)) / self.slope
+
+    def _crowd(self, recordings: int) -> float:
+        return math.log(max(1, recordings) / self.recordings) if self.recordings else 0.0
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +72,14 @@ def test_card_says_what_the_bundle_is() -> None:
 
 def test_calibration_is_a_logistic_curve_that_never_overflows() -> None:
     curve = Calibration(slope=10.0, offset=-4.0, fitted_on="nothing")
-    assert curve.probability(0.4) == pytest.approx(0.5)
-    assert curve.probability(1e6) == pytest.approx(1.0)
-    assert curve.probability(-1e6) == pytest.approx(0.0)
+    assert curve.probability(0.4, 50) == pytest.approx(0.5)
+    assert curve.probability(1e6, 50) == pytest.approx(1.0)
+    assert curve.probability(-1e6, 50) == pytest.approx(0.0)
+    crowd = replace(curve, recordings=100)
+    assert crowd.probability(0.4, 100) == pytest.approx(0.5)
+    assert crowd.probability(0.4, 900) == pytest.approx(0.1), "nine wrong ones for one of before"
+    assert crowd.score(0.1, 900) == pytest.approx(0.4)
+    assert curve.score(curve.probability(0.3, 50), 50) == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(
