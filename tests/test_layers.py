@@ -120,6 +120,7 @@ WORKSHOP_MAY_IMPORT = {
         "models",
         "metrics",
         "alignment",
+        "spelling",
     },
     "benchmarks": {module for layer in LAYERS for module in layer},
 }
