@@ -34,7 +34,8 @@ from livi_index.vectors import write_whole
 
 NEWS = "news.npy"
 CHUNK_INFOS = 1000
-DIRECT = RankOptions(relay_from=math.inf)  # what is like a version is for the groups to find out
+# What is like a version is for the groups to find out, and each pair is asked for from both sides.
+DIRECT = RankOptions(relay_from=math.inf, certain_from=-math.inf)
 
 Watcher = Callable[[int, int], None]
 

@@ -37,6 +37,7 @@ from livi_index.transcripts import Transcript, between
 from livi_index.vectors import products
 
 BLOCK = 1 << 22  # pairs of segments that are compared at once
+FURTHER = 10  # times as many candidates, where the nearest are not it
 RELAYED = 1.0  # nats by which a candidate stays behind what it was found through
 
 FloatArray = NDArray[np.float32]
@@ -48,13 +49,14 @@ class RankOptions:
     """How candidates are found and scored; ``track_weight`` 1 is by tracks alone, 0 by pairs.
 
     ``align`` False leaves transcripts out; with them, there are as many candidates by track vector
-    as ``cells``, pairs of phones that are compared, allow, and a best one that scores at least
-    ``relay_from`` finds others.
+    as ``cells``, pairs of phones that are compared, allow; where none scores ``certain_from``, many
+    more. A best one that scores at least ``relay_from`` finds others.
     """
 
     candidates: int = 100  # recordings by track vector, and again by segments, at least
     align: bool = True
     cells: int = 50_000_000
+    certain_from: float = 20.0
     relay_from: float = 6.0
     pairs: int = 3  # best pairs of segments that count
     track_weight: float = 0.3  # of the cosine of the whole tracks
@@ -116,16 +118,22 @@ def score_candidates(
     no candidates.
     """
     track = pool(sung.vectors, sung.weights)
+
+    def nearest(n: int) -> IntArray:
+        ids = _candidates(generation, space, sung, track, n, options, threads)
+        return ids[~np.isin(ids, list(without))]
+
     if aligner is not None and options.align and sung.transcript is not None:
-        n = _affordable(generation, space, sung.transcript, options)
-        ids = _candidates(generation, space, sung, track, n, options, threads)
-        ids = ids[~np.isin(ids, list(without))]
-        transcripts = generation.transcripts_of(ids, space)
-        scores = _by_transcripts(aligner, sung.transcript, transcripts, options.relay_from)
+        n_all = len(generation.recording_ids(space))
+        for times in (1, FURTHER):
+            n = times * _affordable(generation, space, sung.transcript, options)
+            ids = nearest(n)
+            transcripts = generation.transcripts_of(ids, space)
+            scores = _by_transcripts(aligner, sung.transcript, transcripts, options.relay_from)
+            if n >= n_all or (len(scores) and scores.max() >= options.certain_from):
+                break
     else:
-        n = options.candidates
-        ids = _candidates(generation, space, sung, track, n, options, threads)
-        ids = ids[~np.isin(ids, list(without))]
+        ids = nearest(options.candidates)
         scores = _by_vectors(generation, space, sung, track, ids, options)
     order = np.lexsort((ids, -scores))
     return Scored(ids[order], scores[order])
