@@ -4,9 +4,9 @@
     published    what answers is byte for byte what was published, and what the database holds
     models       the models that are kept with it are what their cards say
 
-``read_percent`` of the vectors and transcripts are compared one by one, and of the audio files hashed again: a disk
-that forgets shows there first. Older generations are then compared as well; no answer depends on
-them.
+``read_percent`` of the vectors and transcripts are compared one by one, and of the audio files
+hashed again: a disk that forgets shows there first. Older generations are then compared as well;
+no answer depends on them.
 
 A repair publishes anew from the database, or, where that is what is damaged, restores it from the
 newest generation that is whole (``restoring``). It deletes nothing: a damaged database stays beside
