@@ -94,8 +94,8 @@ def joint(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """(40, 40) how likely two readings of one sung phone are a and b; row and column 0 are zero."""
     pairs = np.zeros_like(counts)
     read = counts[1:, 1:]
-    share = read.sum(axis=0) / read.sum()
-    smoothed = read + _SMOOTHING * share
+    often = np.maximum(read.sum(axis=0), 1.0)  # also what was never read has a likelihood
+    smoothed = read + _SMOOTHING * often / often.sum()
     given = smoothed / smoothed.sum(axis=1, keepdims=True)
     sung = counts[1:].sum(axis=1) / counts[1:].sum()
     pairs[1:, 1:] = (given.T * sung) @ given

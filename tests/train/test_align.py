@@ -1,0 +1,230 @@
+"""What pairs of phones are worth is learned from mistakes that are known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+torch = pytest.importorskip("torch")
+
+from export.align import (  # noqa: E402
+    STEPS_PER_NAT,
+    TOKENS,
+    chance,
+    confusions,
+    joint,
+    letter_counts,
+    merge_classes,
+    readings,
+    scoring_of,
+    spelling_of,
+    to_json,
+)
+from export.fit import Heard  # noqa: E402
+from export.phones import PHONES  # noqa: E402
+from export.train import edit_distance  # noqa: E402
+from livi_index.alignment import CLASSES, Aligner, read_scoring  # noqa: E402
+from livi_index.models import open_bundle  # noqa: E402
+from livi_index.transcripts import PHONE_DTYPE, Transcript  # noqa: E402
+
+pytestmark = pytest.mark.train
+N = len(PHONES)
+READER = Path(__file__).parent.parent / "data" / "tiny-reader"
+
+
+def phones(*numbers: int) -> NDArray[np.uint8]:
+    return np.array(numbers, np.uint8)
+
+
+def clips(rng: np.random.Generator, n: int, length: int = 30) -> list[NDArray[np.uint8]]:
+    """Clips of phones of which the first are the most common."""
+    common = 1 / (5 + np.arange(1, N))
+    share = common / common.sum()
+    return [rng.choice(np.arange(1, N), length, p=share).astype(np.uint8) for _ in range(n)]
+
+
+def misread(rng: np.random.Generator, sung: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A reader that loses every tenth phone, takes every fifth for its neighbour, and every
+    twentieth for any."""
+    read = sung[rng.random(len(sung)) > 0.1].copy()
+    near = rng.random(len(read)) < 0.2
+    read[near] = (read[near] - 1 ^ 1) + 1
+    read[read == N] = N - 1
+    any_ = rng.random(len(read)) < 0.05
+    read[any_] = rng.integers(1, N, any_.sum())
+    return read
+
+
+@pytest.fixture(scope="module")
+def learned() -> tuple[NDArray[np.float64], list[NDArray[np.uint8]]]:
+    """Confusions of that reader, and what it read of 300 clips."""
+    rng = np.random.default_rng(0)
+    sung = clips(rng, 300)
+    read = [misread(rng, clip) for clip in sung]
+    return confusions(read, sung), read
+
+
+def transcript(read: NDArray[np.uint8]) -> Transcript:
+    found = np.zeros(len(read), PHONE_DTYPE)
+    found["phone"] = read
+    return found
+
+
+def test_edits_are_counted() -> None:
+    sung = [phones(1, 2, 3, 4, 5), phones(1, 2, 3), phones(1, 2), phones(), phones(6)]
+    read = [phones(1, 2, 9, 4, 5), phones(1, 3), phones(1, 7, 2), phones(8), phones()]
+    counts = confusions(read, sung)
+    expected = np.zeros((N, N))
+    for pair in ((3, 9), (2, 0), (0, 7), (0, 8), (6, 0), (4, 4), (5, 5), (3, 3)):
+        expected[pair] = 1
+    expected[1, 1], expected[2, 2] = 3, 2
+    np.testing.assert_array_equal(counts, expected)
+
+
+def test_there_are_as_few_edits_as_can_be() -> None:
+    rng = np.random.default_rng(1)
+    for n, m in ((0, 4), (1, 1), (9, 12), (25, 20), (40, 40)):
+        sung, read = (rng.integers(1, 6, length).astype(np.uint8) for length in (n, m))
+        counts = confusions([read], [sung])
+        edits = counts.sum() - counts.diagonal().sum()
+        assert edits == edit_distance(read.tolist(), sung.tolist())
+        assert counts[1:].sum() == n and counts[:, 1:].sum() == m
+
+
+def test_two_readings_of_one_phone_go_wrong_by_themselves(learned) -> None:
+    pairs = joint(learned[0])
+    assert pairs.sum() == pytest.approx(1) and not pairs[0].any() and not pairs[:, 0].any()
+    np.testing.assert_allclose(pairs, pairs.T, atol=1e-15)
+    counts = np.zeros((N, N))
+    counts[1, 1], counts[1, 2], counts[2, 2] = 6e6, 2e6, 4e6
+    pairs = joint(counts)  # phone 1, two thirds of all, is read as 2 in a quarter
+    third = 1 / 3
+    np.testing.assert_allclose(
+        pairs[1:3, 1:3],
+        [[2 * third * 9 / 16, 2 * third * 3 / 16], [2 * third * 3 / 16, 2 * third / 16 + third]],
+        atol=1e-5,
+    )
+
+
+def test_phones_that_say_the_same_share_a_class(learned) -> None:
+    classes = merge_classes(joint(learned[0]), CLASSES)
+    assert sorted(set(classes[1:].tolist())) == list(range(CLASSES))
+    assert len(set(merge_classes(joint(learned[0]), 39)[1:].tolist())) == 39
+    assert len(set(classes[1:11].tolist())) == 10  # those that are common stay apart
+    counts = learned[0].copy()
+    mean = (counts[3] + counts[12]) / 2
+    counts[3] = counts[12] = mean
+    mean = (counts[:, 3] + counts[:, 12]) / 2
+    counts[:, 3] = counts[:, 12] = mean
+    classes = merge_classes(joint(counts), 38)
+    assert classes[3] == classes[12]
+
+
+def test_a_phone_is_worth_most_beside_itself(learned) -> None:
+    scoring = scoring_of(learned[0])
+    steps = scoring.pairs.astype(int)
+    assert steps.shape == (CLASSES, CLASSES) and (steps == steps.T).all()
+    assert (steps.diagonal() > 0).all()
+    assert scoring.classes.shape == (256,) and scoring.classes.max() == CLASSES - 1
+    for phone in range(1, 17):
+        row = steps[scoring.classes[phone]]
+        assert row.argmax() == scoring.classes[phone]
+        partner = scoring.classes[(phone - 1 ^ 1) + 1]
+        others = np.delete(row, [scoring.classes[phone], partner])
+        # What it is often taken for is worth more than all else.
+        assert row[partner] > others.max()
+    # What is common says less.
+    assert (
+        steps[scoring.classes[1], scoring.classes[1]]
+        < steps[scoring.classes[16], scoring.classes[16]]
+    )
+    dearer = scoring_of(learned[0], shift=0.8, gap=2.0)
+    assert dearer.gap == round(2.0 * STEPS_PER_NAT)
+    assert (dearer.pairs.astype(int) - steps).mean() == pytest.approx(-6, abs=0.5)
+
+
+def test_a_phone_that_was_never_read_or_sung_does_no_harm(learned) -> None:
+    counts = learned[0].copy()
+    counts[:, 39] = counts[38] = 0
+    scoring = scoring_of(counts)
+    assert len(set(scoring.classes[1:11].tolist())) == 10
+    assert (scoring.pairs.diagonal() > 0).all()
+    steps = scoring_of(learned[0]).pairs[:10, :10].astype(int)
+    assert abs(scoring.pairs[:10, :10] - steps).max() <= 2
+
+
+def test_chance_grows_with_length_and_leaves_nothing(learned) -> None:
+    counts, read = learned
+    scoring = scoring_of(counts)
+    offset, slope = chance(scoring, read)
+    assert 0 < slope < 5
+    assert chance(scoring, read) == (offset, slope)
+    rng = np.random.default_rng(5)
+    others = [misread(rng, clip) for clip in clips(rng, 40, 200)]
+    aligner = Aligner(replace(scoring, chance=(offset, slope)))
+    unrelated = aligner.scores(
+        *(list(map(transcript, part)) for part in (others[:20], others[20:]))
+    )
+    assert abs(unrelated.mean()) < 1.0 and unrelated.max() < 20
+    # Two readings of the same are far above it.
+    song = clips(rng, 1, 200)[0]
+    one, other = (transcript(misread(rng, song)) for _ in range(2))
+    assert aligner.scores([one], [other])[0, 0] > 60
+
+
+def test_a_bundle_reads_what_is_written(learned, tmp_path: Path) -> None:
+    scoring = scoring_of(learned[0])
+    folder = shutil.copytree(READER, tmp_path / "bundle")
+    content = json.dumps(to_json(scoring, -1.25, 0.5)).encode()
+    (folder / "alignment.json").write_bytes(content)
+    card = json.loads((folder / "card.json").read_text())
+    digest = hashlib.sha256(content).hexdigest()
+    card["files"]["alignment.json"] = {"sha256": digest, "size": len(content)}
+    (folder / "card.json").write_text(json.dumps(card))
+    found = read_scoring(open_bundle(folder), "alignment.json")
+    np.testing.assert_array_equal(found.classes, scoring.classes)
+    np.testing.assert_array_equal(found.pairs, scoring.pairs)
+    assert (found.gap, found.steps_per_nat, found.chance) == (scoring.gap, 12.0, (-1.25, 0.5))
+
+
+def test_each_mix_of_a_window_is_a_reading_of_what_is_sung() -> None:
+    def rows(*numbers: list[int]) -> torch.Tensor:
+        return torch.tensor([[*some, *[0] * (5 - len(some))] for some in numbers])
+
+    heard = Heard(
+        phones=torch.stack([rows([1, 2], [1]), rows([3], [])]).to(torch.int8),
+        clean=rows([1, 2, 4], [3, 3]),
+        **{name: None for name in Heard.__dataclass_fields__ if name not in ("phones", "clean")},
+    )
+    read, sung = readings(heard)
+    assert [row.tolist() for row in read] == [[1, 2], [1], [3], []]
+    assert [row.tolist() for row in sung] == [[1, 2, 4], [1, 2, 4], [3, 3], [3, 3]]
+    assert {row.dtype for row in read + sung} == {np.dtype(np.uint8)}
+
+
+def test_letters_are_learned_from_lines(learned) -> None:
+    rng = np.random.default_rng(7)
+    said_as = rng.permutation(np.arange(1, N))[: len(TOKENS)]
+    spelt, said = [], []
+    for _ in range(300):
+        line = rng.integers(0, len(TOKENS), 25)
+        spelt.append(line[rng.random(25) > 0.1].tolist())
+        said.append(said_as[line].tolist())
+    counts = letter_counts(spelt, said)
+    assert counts.argmax(axis=1).tolist() == said_as.tolist()
+    scoring = scoring_of(learned[0])
+    spelling = spelling_of(learned[0], counts, scoring)
+    assert spelling.tokens == TOKENS and spelling.scoring.gap > 0
+    word = spelling.spell("thing")
+    assert [TOKENS[n - 128] for n in word["phone"]] == ["th", "i", "ng"]
+    right = [said_as[n - 128] for n in word["phone"]]
+    aligner = Aligner(spelling.scoring)
+    worth = aligner.scores([word], [transcript(phones(*right)), transcript(phones(*right[::-1]))])
+    assert worth[0, 0] > 3 > worth[0, 1] or worth[0, 0] > 2 * worth[0, 1]
