@@ -2,8 +2,8 @@
 
 Results go to standard output, everything else to standard error. Exit codes: 0 fine; 1 failed;
 2 usage; 3 finished, but some files newly failed or something that was named was not there; 5 the
-same where files are gone, but so many that they are kept; 11 another build has the library; 130
-stopped by a signal, with what was done kept.
+same where files are gone, but so many that they are kept; 7 nothing reaches the thresholds that
+were given; 11 another build has the library; 130 stopped by a signal, with what was done kept.
 
 Commands with many options or a table of their own lie in ``commands``, by noun.
 
@@ -30,12 +30,15 @@ from livi_index.commands.options import (
     FAILED,
     INTERRUPTED,
     LOCKED,
+    NOTHING_FOUND,
     JsonOption,
     LibraryOption,
     LogOption,
+    MinProbabilityOption,
+    MinScoreOption,
     ModelOption,
 )
-from livi_index.errors import LibraryLocked, LiviError
+from livi_index.errors import BadInput, LibraryLocked, LiviError
 
 PATIENCE_S = 7.0  # with a command that was told to stop
 
@@ -134,7 +137,8 @@ def options(
 def query(
     files: Annotated[list[Path], typer.Argument(help="Songs to find versions of.")],
     k: Annotated[int, typer.Option("-k", min=1, help="Number of hits.")] = 10,
-    min_score: Annotated[float | None, typer.Option(help="Leave out hits that score less.")] = None,
+    min_score: MinScoreOption = None,
+    min_probability: MinProbabilityOption = None,
     library: LibraryOption = None,
     model: ModelOption = None,
     every: Annotated[bool, typer.Option("--all", help="Every path of a hit.")] = False,
@@ -143,22 +147,34 @@ def query(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Find versions of songs in a library, and where they match."""
+    """Find versions of songs in a library, and where they match.
+
+    With --min-score or --min-probability, the exit code is 7 where none of the songs has a hit.
+    """
     from livi_index.library import open_library
     from livi_index.models import find_model
 
-    failed = False
+    failed, found = False, min_score is None and min_probability is None
     with open_library(library, model=find_model(model) if model else None) as opened:
         for file in files:
             try:
-                answer = opened.query(file, k=k, min_score=min_score, include_self=include_self)
+                answer = opened.query(
+                    file,
+                    k=k,
+                    min_score=min_score,
+                    min_probability=min_probability,
+                    include_self=include_self,
+                )
+            except BadInput:  # the options, for any file
+                raise
             except LiviError as error:
                 failed = True
                 display.complain(str(error))
             else:
+                found = found or bool(answer.hits)
                 display.print_answer(answer, every=every, as_json=as_json)
-    if failed:
-        raise typer.Exit(FAILED)
+    if failed or not found:
+        raise typer.Exit(FAILED if failed else NOTHING_FOUND)
 
 
 @app.command()
@@ -167,20 +183,28 @@ def lyrics(
         list[str], typer.Argument(help="Words of a song, any number; - reads them from a pipe.")
     ],
     k: Annotated[int, typer.Option("-k", min=1, help="Number of hits.")] = 10,
-    min_score: Annotated[float | None, typer.Option(help="Leave out hits that score less.")] = None,
+    min_score: MinScoreOption = None,
+    min_probability: MinProbabilityOption = None,
     library: LibraryOption = None,
     model: ModelOption = None,
     every: Annotated[bool, typer.Option("--all", help="Every path of a hit.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the songs in which words are sung, and where; spelling need not be right."""
+    """Find the songs in which words are sung, and where; spelling need not be right.
+
+    With --min-score or --min-probability, the exit code is 7 where there is no hit.
+    """
     from livi_index.library import open_library
     from livi_index.models import find_model
 
     words = display.read_standard_input() if text == ["-"] else " ".join(text)
     with open_library(library, model=find_model(model) if model else None) as opened:
-        answer = opened.query_lyrics(words, k=k, min_score=min_score)
+        answer = opened.query_lyrics(
+            words, k=k, min_score=min_score, min_probability=min_probability
+        )
         display.print_answer(answer, every=every, as_json=as_json)
+    if answer.missed:
+        raise typer.Exit(NOTHING_FOUND)
 
 
 @app.command()

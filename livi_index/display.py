@@ -18,11 +18,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from livi_index.answers import Answer, Hit, Match, WordsInfo
 from livi_index.text import safe as safe
 
 if TYPE_CHECKING:
     from livi_index.build import BuildReport, Progress
-    from livi_index.library import Answer, Hit
     from livi_index.models import ModelEntry
     from livi_index.status import Status
 
@@ -237,7 +237,7 @@ def print_answer(answer: Answer, *, every: bool, as_json: bool) -> None:
 def _answer_lines(answer: Answer, every: bool) -> Iterator[str]:
     yield _question(answer)
     if not answer.hits:
-        yield f"  nothing like it among {answer.library.recordings:,} recordings"
+        yield f"  {_nothing(answer)}"
         return
     yield "   #  prob.  score  recording"
     for hit in answer.hits:
@@ -251,9 +251,17 @@ def _answer_lines(answer: Answer, every: bool) -> Iterator[str]:
             yield f"{'':21}{_places(hit)}"
 
 
-def _question(answer: Answer) -> str:
-    from livi_index.library import WordsInfo
+def _nothing(answer: Answer) -> str:
+    asked_words = isinstance(answer.query, WordsInfo)
+    told = "no song found with these words" if asked_words else "no version found"
+    told += f" among {answer.library.recordings:,} recordings"
+    if (best := answer.missed) is None:
+        return told
+    told += f"; the best one scores {best.score:.3f}"
+    return told if best.probability is None else f"{told}, probability {best.probability:.3f}"
 
+
+def _question(answer: Answer) -> str:
     asked = answer.query
     if isinstance(asked, WordsInfo):
         return safe(" ".join(asked.passages), LONGEST_TAG)
@@ -262,8 +270,6 @@ def _question(answer: Answer) -> str:
 
 
 def _places(hit: Hit) -> str:
-    from livi_index.library import Match
-
     pairs = [
         f"{clock(m.query_start_s)} ↔ {clock(m.hit_start_s)}"
         if isinstance(m, Match)

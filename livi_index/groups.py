@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 
 from livi_index.database import translated
-from livi_index.errors import BadInput
 from livi_index.generations import RecordingInfo
 from livi_index.library import SPACE, Library
 from livi_index.ranking import RankOptions
@@ -179,14 +178,7 @@ def _threshold(library: Library, options: PairOptions) -> float:
     """The least score of a pair."""
     if options.min_score is not None:
         return options.min_score
-    if not 0 < options.min_probability < 1:
-        raise BadInput(f"a probability lies between 0 and 1, not at {options.min_probability}")
-    calibration = library.bundle.card.calibration.get(SPACE)
-    if calibration is None:
-        raise BadInput(
-            f"model {library.bundle.card.name} gives no probabilities; say which scores are enough"
-            " with --min-score"
-        )
+    calibration = library.calibrated(options.min_probability)
     return calibration.score(options.min_probability, library.info.recordings)
 
 

@@ -10,13 +10,14 @@ opened. A recording that is in the library is recognised by its content and not 
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,12 +26,23 @@ import platformdirs
 from numpy.typing import NDArray
 
 from livi_index.alignment import Aligner, read_scoring
+from livi_index.answers import (
+    Answer,
+    Hit,
+    LibraryInfo,
+    Match,
+    NearMiss,
+    QueryInfo,
+    Span,
+    WordsInfo,
+    WordsMatch,
+)
 from livi_index.audio import SAMPLE_RATE, Audio, FloatArray, decode
 from livi_index.database import translated
 from livi_index.encoders import BATCH_WINDOWS, AudioEncoder, TextEncoder
 from livi_index.errors import BadInput, BadModel, LibraryNotFound, NoSinging
 from livi_index.generations import Generation, Manifest, RecordingInfo, current
-from livi_index.models import CARD, Bundle, find_model, open_bundle, verify
+from livi_index.models import CARD, Bundle, Calibration, find_model, open_bundle, verify
 from livi_index.ranking import RankOptions, Scored, Sung, best_pairs, score_candidates
 from livi_index.records import IntArray
 from livi_index.scan import content_hash, format_id, recording_id
@@ -48,7 +60,6 @@ from livi_index.vocals import (
 )
 from livi_index.words import Spelt, cut_passages, places, seek
 
-SCHEMA = 1
 SPACE = "lyrics"
 WORDS = "words"  # the name in a card's calibration of typed words against recordings
 MAX_QUERY_S = 2 * 3600.0  # of a query's audio; more would need gigabytes
@@ -56,105 +67,7 @@ SHOWN_PAIRS = 5  # of a hit, at most
 WORTH_SHOWING = 0.7  # of the best pair's score: below, a pair says more about chance
 KEPT = "models"  # a library's folder of the models it was built with
 PLAIN_WORDS = "these are the words that are sung in a song"  # that any text encoder knows
-
-
-@dataclass(frozen=True)
-class Span:
-    """A stretch of a recording."""
-
-    start_s: float
-    end_s: float
-
-
-@dataclass(frozen=True)
-class QueryInfo:
-    """What was asked; ``path`` is None for samples, ``truncated``: its end was not heard."""
-
-    path: str | None
-    duration_s: float
-    vocalness: float
-    segments: tuple[Span, ...]
-    truncated: bool = False
-
-
-@dataclass(frozen=True)
-class WordsInfo:
-    """The words that were asked for: as typed, and in passages as the model reads them."""
-
-    text: str
-    passages: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class LibraryInfo:
-    """Who answered; ``recordings`` counts those that can be found."""
-
-    path: str
-    generation: int
-    recordings: int
-
-
-@dataclass(frozen=True)
-class Match:
-    """Two segments that are alike: where each begins, and their cosine."""
-
-    query_start_s: float
-    hit_start_s: float
-    score: float
-
-
-@dataclass(frozen=True)
-class WordsMatch:
-    """A segment of a hit, its cosine with the nearest passage, and that passage's number from 0."""
-
-    passage: int
-    hit_start_s: float
-    hit_end_s: float
-    score: float
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One recording that was found, whatever number of ``paths`` it lies at.
-
-    ``probability`` that it is a version, or that the words are sung in it, comes from the model's
-    calibration for that question, and is None if it has none.
-    ``matches`` are its best pairs of segments, or segments, best first, that do not overlap.
-    """
-
-    rank: int
-    score: float
-    probability: float | None
-    recording_id: str  # 16 hexadecimal digits
-    path: str
-    title: str | None
-    artist: str | None
-    duration_s: float
-    matches: tuple[Match, ...] | tuple[WordsMatch, ...]
-    paths: tuple[str, ...]
-    truncated: bool
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Hits, best first, with what was asked and who answered."""
-
-    query: QueryInfo | WordsInfo
-    model: str
-    library: LibraryInfo
-    hits: tuple[Hit, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, as ``livi-index query --json`` and ``lyrics --json`` print them.
-
-        For words, ``query`` has ``text`` and ``passages``, and a match has ``passage`` in place of
-        ``query_start_s``, and ``hit_end_s``; all else is the same.
-        """
-        values = {"schema": SCHEMA, **asdict(self)}
-        for part in (values["query"], *values["hits"]):
-            part.pop("paths", None)
-            part.pop("truncated", None)
-        return values
+_PROBABLE = {SPACE: "that a recording is a version", WORDS: "that words are sung in a recording"}
 
 
 def default_library() -> Path:
@@ -221,16 +134,19 @@ class Library:
         *,
         k: int = 10,
         min_score: float | None = None,
+        min_probability: float | None = None,
         include_self: bool = False,
         options: RankOptions | None = None,
     ) -> Answer:
         """The k most likely versions of a file, or of (T,) float32 mono 16 kHz samples.
 
-        A file that is itself in the library, under any name, is no hit unless ``include_self``.
+        Hits reach ``min_score`` and ``min_probability``, both where both are given. A file that is
+        itself in the library, under any name, is no hit unless ``include_self``.
         Raises UnreadableAudio, NoSinging where there is nothing to compare, LibraryNotFound where
-        nothing in the library can be found, BadInput for k < 1.
+        nothing in the library can be found, BadInput for k < 1 and as ``calibrated`` does.
         """
         self._check(k)
+        enough = self._enough(SPACE, min_score, min_probability)
         if isinstance(source, np.ndarray):
             info, sung = self._analyse(None, _as_audio(source))
             itself: tuple[int, ...] = ()
@@ -238,31 +154,39 @@ class Library:
             number = recording_id(content_hash(source))
             info, sung = self._known(source, number) or self._heard(source)
             itself = () if include_self else (number,)
-        hits = self.rank(sung, k=k, min_score=min_score, without=itself, options=options)
-        return Answer(info, self.bundle.card.name, self.info, hits)
+        found = self.score(sung, options, without=itself)
+        return self._answer(info, self._hits(sung, found, k, enough), found.scores, SPACE)
 
-    def query_lyrics(self, text: str, *, k: int = 10, min_score: float | None = None) -> Answer:
+    def query_lyrics(
+        self,
+        text: str,
+        *,
+        k: int = 10,
+        min_score: float | None = None,
+        min_probability: float | None = None,
+    ) -> Answer:
         """The k recordings in which these words are most likely sung, be they a line or a song.
 
         Case, accents, punctuation and line breaks do not matter, and some words may be misspelt.
-        Raises BadInput for k < 1 and a text in which the model finds nothing to read or that is
-        longer than a song's, BadModel where the model cannot be asked for words, LibraryNotFound
-        where nothing in the library can be found.
+        Hits reach ``min_score`` and ``min_probability``, both where both are given.
+        Raises BadInput for k < 1, a text in which the model finds nothing to read or that is longer
+        than a song's, and as ``calibrated`` does, BadModel where the model cannot be asked for
+        words, LibraryNotFound where nothing in the library can be found.
         """
         self._check(k)
         passages, vectors = self._read(text)
+        enough = self._enough(WORDS, min_score, min_probability)
         spelt = self._spelt(passages)
         threads = self._threads or 0
         found = seek(self.generation, SPACE, vectors, k, spelt=spelt, threads=threads)
-        n = k if min_score is None else int((found.scores >= min_score).sum())
-        ids, scores = found.recording_ids[: min(n, k)].tolist(), found.scores.tolist()
+        scores = list(takewhile(enough, found.scores[:k].tolist()))
+        ids = found.recording_ids[: len(scores)].tolist()
         known = self.generation.metadata(ids)
-        hits = (
+        hits = tuple(
             self._hit(n, known[number], score, WORDS, self._sung_at(number, vectors, spelt))
-            for n, (number, score) in enumerate(zip(ids, scores, strict=False), 1)
+            for n, (number, score) in enumerate(zip(ids, scores, strict=True), 1)
         )
-        info = WordsInfo(text, tuple(passages))
-        return Answer(info, self.bundle.card.name, self.info, tuple(hits))
+        return self._answer(WordsInfo(text, tuple(passages)), hits, found.scores, WORDS)
 
     def stored(self, recording_id: int) -> Sung:
         """What the library holds of a recording; KeyError if it holds nothing of it."""
@@ -279,22 +203,16 @@ class Library:
         *,
         k: int = 10,
         min_score: float | None = None,
+        min_probability: float | None = None,
         without: Collection[int] = (),
         options: RankOptions | None = None,
     ) -> tuple[Hit, ...]:
-        """The k best hits for what is sung; ``without`` are recordings that are not offered."""
-        found = self.score(sung, options, without=without)
-        n = k if min_score is None else min(k, int((found.scores >= min_score).sum()))
-        rows = slice(n)
-        ids = found.recording_ids[rows]
-        known = self.generation.metadata(ids)
-        matches = self._matches(sung, ids)
-        return tuple(
-            self._hit(n, known[number], float(score), SPACE, matches[number])
-            for n, (score, number) in enumerate(
-                zip(found.scores[rows].tolist(), ids.tolist(), strict=True), 1
-            )
-        )
+        """The k best hits for what is sung; ``without`` are recordings that are not offered.
+
+        Raises BadInput as ``calibrated`` does.
+        """
+        enough = self._enough(SPACE, min_score, min_probability)
+        return self._hits(sung, self.score(sung, options, without=without), k, enough)
 
     def score(
         self,
@@ -319,6 +237,61 @@ class Library:
         """How likely a hit of this score is what was asked for; None without a calibration."""
         calibration = self.bundle.card.calibration.get(question)
         return calibration.probability(score, self.info.recordings) if calibration else None
+
+    def calibrated(self, min_probability: float, question: str = SPACE) -> Calibration:
+        """The curve by which hits are held against this probability.
+
+        Raises BadInput where the model has none for the question, and unless 0 < probability < 1.
+        """
+        if not 0 < min_probability < 1:
+            raise BadInput(
+                f"a probability to ask for lies between 0 and 1 (0.9, say), not at"
+                f" {min_probability:g}"
+            )
+        calibration = self.bundle.card.calibration.get(question)
+        if calibration is None:
+            raise BadInput(
+                f"model {self.bundle.card.name} gives no probabilities {_PROBABLE[question]}, only"
+                " scores; say which of them are enough with --min-score"
+            )
+        return calibration
+
+    def _enough(
+        self, question: str, min_score: float | None, min_probability: float | None
+    ) -> Callable[[float], bool]:
+        """Whether a score is that of a hit."""
+        least = -math.inf if min_score is None else min_score
+        if min_probability is None:
+            return lambda score: score >= least
+        # Not by the score that has the probability: a rounding could leave out what has just it.
+        curve, n = self.calibrated(min_probability, question), self.info.recordings
+        return lambda score: score >= least and curve.probability(score, n) >= min_probability
+
+    def _hits(
+        self, sung: Sung, found: Scored, k: int, enough: Callable[[float], bool]
+    ) -> tuple[Hit, ...]:
+        scores = list(takewhile(enough, found.scores[:k].tolist()))
+        ids = found.recording_ids[: len(scores)]
+        known = self.generation.metadata(ids)
+        matches = self._matches(sung, ids)
+        return tuple(
+            self._hit(n, known[number], score, SPACE, matches[number])
+            for n, (score, number) in enumerate(zip(scores, ids.tolist(), strict=True), 1)
+        )
+
+    def _answer(
+        self,
+        query: QueryInfo | WordsInfo,
+        hits: tuple[Hit, ...],
+        scores: FloatArray | NDArray[np.float64],
+        question: str,
+    ) -> Answer:
+        """``scores`` are those of all candidates, best first."""
+        missed = None
+        if not hits and len(scores):
+            best = float(scores[0])
+            missed = NearMiss(best, self.probability(best, question))
+        return Answer(query, self.bundle.card.name, self.info, hits, missed)
 
     def _check(self, k: int) -> None:
         if k < 1:

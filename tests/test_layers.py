@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # A module imports only from lines above its own; modules of one line do not import each other.
 LAYERS = (
     ("errors",),
-    ("text", "containers", "transcripts", "guard", "settings"),
+    ("text", "containers", "transcripts", "answers", "guard", "settings"),
     ("records",),
     ("database",),
     ("audio", "scan", "metrics", "models", "store", "vectors", "pipeline"),
@@ -38,6 +38,7 @@ NARROW = {
     "containers": {"errors"},
     "guard": set(),
     "text": set(),
+    "answers": set(),
     "transcripts": set(),
     "records": {"transcripts"},
     "settings": {"errors"},

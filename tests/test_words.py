@@ -224,8 +224,10 @@ def test_the_command_for_people(place: Path) -> None:
     assert question == "salt along the rail" and head.split()[:3] == ["#", "prob.", "score"]
     assert first.split()[:2] == ["1", "–"] and "Song 1 3:00" in first
     assert "sung at 0:30–1:00" in told
-    told = livi("salt along the rail", "--min-score", "1.5", "--library", place).stdout.decode()
-    assert "nothing like it among 208 recordings" in told
+    done = livi("salt along the rail", "--min-score", "1.5", "--library", place, ok=False)
+    assert done.returncode == 7
+    told = "no song found with these words among 208 recordings; the best one scores 0."
+    assert told in done.stdout.decode()
 
 
 def test_the_command_as_json(place: Path) -> None:
