@@ -36,6 +36,7 @@ from livi_index.publishing import PublishedModel, PublishOptions, Space, publish
 from livi_index.records import Batch, FileRow
 from livi_index.shards import VectorTable
 from livi_index.store import Store
+from livi_index.transcripts import PHONE_DTYPE
 from livi_index.vectors import Matches, VectorIndex
 
 HERE = Path(__file__).parent
@@ -237,7 +238,7 @@ def test_damaged_transcripts_are_found_before_they_are_searched(tmp_path: Path) 
     publish_batch(tmp_path, read_batch(*range(1, 12)))
     path = tmp_path / "published" / "000001" / "transcripts.words.npy"
     status, content = path.stat(), bytearray(path.read_bytes())
-    assert len(content) == 128 + 5 * sum(10 * n for n in range(1, 12))
+    assert len(content) == 128 + PHONE_DTYPE.itemsize * sum(10 * n for n in range(1, 12))
     for at in (10, 100, 128, len(content) - 1):
         damaged = bytearray(content)
         damaged[at] ^= 1

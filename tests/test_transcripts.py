@@ -9,11 +9,14 @@ from livi_index.transcripts import PHONE_DTYPE, Transcript, between, count, tran
 
 
 def transcript(*phones: tuple[float, int]) -> Transcript:
-    return np.array(list(phones), PHONE_DTYPE)
+    found = np.zeros(len(phones), PHONE_DTYPE)
+    found["time_s"], found["phone"] = np.array(phones).reshape(-1, 2).T
+    return found
 
 
 def told(found: Transcript) -> list[tuple[float, int]]:
-    return [(round(float(time_s), 3), int(phone)) for time_s, phone in found.tolist()]
+    columns = found["time_s"].tolist(), found["phone"].tolist()
+    return [(round(time_s, 3), phone) for time_s, phone in zip(*columns, strict=True)]
 
 
 def of_one(
@@ -75,7 +78,7 @@ def test_windows_on_one_grid_share_their_clips(hop_s: float) -> None:
 
 
 def test_nothing_is_lost_or_read_twice_where_windows_are_off_the_grid() -> None:
-    sounding = np.random.default_rng(5).permutation(np.arange(1, 101))
+    sounding = 7 * np.arange(100) % 61 + 1  # never the same one twice in a row
     found = heard(sounding, [0.0, 1.5, 3.5, 7.0], [3.0, 4.5, 6.5, 10.0], 3, 1.0)
     expected = np.r_[0:65, 70:100]
     assert found["phone"].tolist() == sounding[expected].tolist()

@@ -31,6 +31,7 @@ from livi_index.encoders import AudioEncoder, TextEncoder  # noqa: E402
 from livi_index.models import open_bundle  # noqa: E402
 
 pytestmark = pytest.mark.train
+READS = Path(__file__).parent.parent / "data" / "tiny-reader"
 SMALL = ReaderOptions(
     width=32, heads=2, feed_forward=64, rotated=8, blocks=2, fine_blocks=1, moments_after=1
 )
@@ -166,9 +167,9 @@ def test_a_bundle_answers_in_the_product_as_in_torch(space: LexicalSpace, tmp_pa
     reader, detector, windows = Reader(SMALL).eval(), Detector().eval(), noise(2, 30)
     for weight in reader.parameters():  # as after training: equal tensors would share a name
         weight.data += 0.02 * torch.randn(weight.shape)
-    card = build_bundle(
-        tmp_path, reader, space, detector, windows, {"name": "small", "version": "1"}
-    )
+    alignment = json.loads((READS / "alignment.json").read_text())
+    written = {"name": "small", "version": "1"}
+    card = build_bundle(tmp_path, reader, space, detector, windows, alignment, written)
     assert on_par(card["measured"]["parity"])
     bundle = open_bundle(tmp_path)
     text = TextEncoder(bundle).encode(LINES[:1])
