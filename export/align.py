@@ -32,6 +32,7 @@ from torch import Tensor
 from catalogs.poems import Poem, load_poems, training_poems
 from export.fit import Heard, clean_phones, load_heard, window_texts
 from export.phones import PHONES
+from export.reader import DOUBT
 from livi_index.alignment import CLASSES, SCHEMA, Aligner, Scoring
 from livi_index.spelling import FIRST_TOKEN, Spelling
 from livi_index.transcripts import PHONE_DTYPE, Transcript
@@ -46,23 +47,25 @@ _SMOOTHING = 2.0
 Phones = NDArray[np.uint8]
 
 
-def readings(heard: Heard) -> tuple[list[Phones], list[Phones]]:
-    """Phones as read, of each mix of each window, and as sung."""
-    read = [_phones(row) for window in heard.phones for row in window]
-    sung = [_phones(row) for row in heard.clean for _ in range(heard.phones.shape[1])]
-    return read, sung
+def readings(heard: Heard) -> tuple[list[Transcript], list[Phones]]:
+    """What was read of each mix of each window, and the phones that were sung."""
+    read = [_transcript(row) for window in heard.guesses for row in window]
+    sung = [row[row > 0].numpy().astype(np.uint8) for row in heard.clean]
+    return read, [phones for phones in sung for _ in range(heard.guesses.shape[1])]
 
 
-def _phones(row: Tensor) -> Phones:
-    phones: Phones = row[row > 0].numpy().astype(np.uint8)
-    return phones
+def _transcript(guesses: Tensor) -> Transcript:
+    known = guesses[guesses > 0].numpy()
+    read = np.zeros(len(known), PHONE_DTYPE)
+    read["phone"], read["other"] = known % DOUBT, known // DOUBT
+    return read
 
 
-def confusions(heard: Sequence[Phones], sung: Sequence[Phones]) -> NDArray[np.float64]:
+def confusions(heard: Sequence[Transcript], sung: Sequence[Phones]) -> NDArray[np.float64]:
     """(40, 40) how often a phone that was sung (row) was read as another; 0 is nothing."""
     counts = np.zeros((len(PHONES), len(PHONES)))
     for read, true in zip(heard, sung, strict=True):
-        for pair in _alignment(true.tolist(), read.tolist()):
+        for pair in _alignment(true.tolist(), read["phone"].tolist()):
             counts[pair] += 1
     return counts
 
@@ -150,7 +153,7 @@ def scoring_of(counts: NDArray[np.float64], *, shift: float = SHIFT, gap: float 
     return Scoring(all_classes, steps, round(gap * STEPS_PER_NAT), STEPS_PER_NAT, (0.0, 0.0))
 
 
-def chance(scoring: Scoring, heard: Sequence[Phones], seed: int = 1) -> tuple[float, float]:
+def chance(scoring: Scoring, heard: Sequence[Transcript], seed: int = 1) -> tuple[float, float]:
     """Alignments of what has nothing in common: nats at length 1, and per ln(n * m)."""
     rng = np.random.default_rng([seed, 40])
     order = rng.permutation(len(heard))
@@ -159,14 +162,12 @@ def chance(scoring: Scoring, heard: Sequence[Phones], seed: int = 1) -> tuple[fl
     return _fitted(scoring, these, those)
 
 
-def _run(clips: list[Phones], n: int, rng: np.random.Generator) -> Transcript:
-    """About ``n`` phones of random clips."""
-    phones = np.zeros(0, np.uint8)
-    while len(phones) < n:
-        phones = np.concatenate([phones, clips[int(rng.integers(len(clips)))]])
-    found = np.zeros(n, PHONE_DTYPE)
-    found["phone"] = phones[:n]
-    return found
+def _run(clips: list[Transcript], n: int, rng: np.random.Generator) -> Transcript:
+    """``n`` phones of random clips."""
+    parts: list[Transcript] = []
+    while sum(map(len, parts)) < n:
+        parts.append(clips[int(rng.integers(len(clips)))])
+    return np.concatenate(parts)[:n]
 
 
 def letter_counts(
@@ -235,7 +236,7 @@ def spelling_of(
 
 
 def letter_chance(
-    spelling: Spelling, lines: Sequence[str], heard: Sequence[Phones], seed: int = 1
+    spelling: Spelling, lines: Sequence[str], heard: Sequence[Transcript], seed: int = 1
 ) -> tuple[float, float]:
     """As ``chance``, of lines of ``lines`` put together, and readings of other words."""
     rng = np.random.default_rng([seed, 41])
@@ -255,7 +256,7 @@ def _fitted(
 
 
 def learn_letters(
-    counts: NDArray[np.float64], scoring: Scoring, heard: Sequence[Phones], poems: list[Poem]
+    counts: NDArray[np.float64], scoring: Scoring, heard: Sequence[Transcript], poems: list[Poem]
 ) -> dict[str, Any]:
     """The part of ``alignment.json`` that says how words are spelt."""
     lines = [line for text in window_texts(poems, 400, seed=2) for line in text if line]

@@ -28,7 +28,7 @@ from catalogs.voices import Voice, pronounce
 from export.lexical import Bag, LexicalOptions, LexicalSpace, collapse, letters_of, padded
 from export.mixes import Backings, Mixer, MixOptions, Stems
 from export.phones import phone_number
-from export.reader import Reader, best_path
+from export.reader import DOUBT, Reader, guess
 from export.train import load_reader, sequence
 
 _CLIPS = 3  # ten seconds each: a window
@@ -38,35 +38,40 @@ _VOICE = Voice("espeak", "en-us")
 
 @dataclasses.dataclass(frozen=True)
 class Heard:
-    """``phones`` (N, 2, L) as read from two mixes of each window, ``clean`` (N, L) as sung, and
-    ``texts`` the words of each."""
+    """``guesses`` (N, 2, L) of two mixes of each window, one for each phone that was read,
+    ``clean`` (N, L) phones as sung, and ``texts`` the words of each."""
 
-    phones: Tensor
+    guesses: Tensor
     clean: Tensor
     texts: list[str]
 
+    @property
+    def phones(self) -> Tensor:
+        """(N, 2, L) as read, without what else they may have been."""
+        return self.guesses % DOUBT
+
     def part(self, rows: slice) -> Heard:
-        return Heard(self.phones[rows], self.clean[rows], self.texts[rows])
+        return Heard(self.guesses[rows], self.clean[rows], self.texts[rows])
 
 
 def hear(reader: Reader, stems: Stems, backings: Backings, n: int, seed: int) -> Heard:
     """``n`` windows, each mixed twice and read."""
     rng = np.random.default_rng([seed, 30])
     mixer = Mixer(stems, backings, _MIXES)
-    phones, clean, texts = [], [], []
+    guesses, clean, texts = [], [], []
     for i in range(n):
         clips = stems.run(rng, _CLIPS)
         mixed = np.stack(
             [np.concatenate([mixer.mix(clip, rng).samples for clip in clips]) for _ in range(2)]
         )
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            phones.append(collapse(best_path(reader(torch.from_numpy(mixed)))).to(torch.int8))
+            guesses.append(collapse(guess(reader(torch.from_numpy(mixed)))).to(torch.int16))
         sounding = torch.from_numpy(np.concatenate([clip.phones for clip in clips]))
         clean.append(sequence(sounding))
         texts.append(" ".join(clip.text for clip in clips))
         if i % 200 == 199:
             print(f"{i + 1} windows heard", flush=True)
-    return Heard(torch.stack(phones), padded(clean).to(torch.int8), texts)
+    return Heard(torch.stack(guesses), padded(clean).to(torch.int8), texts)
 
 
 def window_texts(poems: list[Poem], n: int, seed: int) -> list[list[str]]:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from export.phones import PHONES
+from export.reader import DOUBT
 
 ALPHABET = "_ abcdefghijklmnopqrstuvwxyz'"
 _BUCKETS = 65_521  # a prime below 2**16: groups of four symbols share buckets, rarely
@@ -56,13 +57,14 @@ class LexicalOptions:
         return BagOptions(len(ALPHABET), (2, 3, 4), self.letter_features, self.dim)
 
 
-def collapse(best: Tensor) -> Tensor:
-    """A best path (B, T) → (B, T) phones, joined, without blanks, 0 at the end."""
+def collapse(guesses: Tensor) -> Tensor:
+    """Guesses of a reader (B, T) → (B, T), one for each phone, without blanks, 0 at the end."""
+    best = guesses % DOUBT
     before = torch.cat([torch.zeros_like(best[:, :1]), best[:, :-1]], dim=1)
     kept = (best != 0) & (best != before)
     place = torch.where(kept, kept.long().cumsum(dim=1) - 1, best.shape[1])
     room = torch.zeros(best.shape[0], best.shape[1] + 1, dtype=torch.long)
-    return room.scatter(1, place, best)[:, :-1]
+    return room.scatter(1, place, guesses)[:, :-1]
 
 
 def buckets(symbols: Tensor, options: BagOptions) -> Tensor:

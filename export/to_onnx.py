@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from export.detector import WINDOW_SAMPLES, Detector, load_detector
 from export.fit import load_space
 from export.lexical import ALPHABET, LexicalSpace, collapse, letters_of, unit
-from export.reader import CLIP_SAMPLES, SAMPLE_RATE, Reader, best_path
+from export.reader import CLIP_SAMPLES, DOUBT, SAMPLE_RATE, Reader, guess
 from export.train import load_reader
 from livi_index.audio import load_audio
 
@@ -53,25 +53,25 @@ _HALVED_FROM = 256  # weights of fewer values stay float32: nothing to gain
 
 
 class ReaderGraph(nn.Module):
-    """(B, 160000) samples → (B, 416) the likeliest phone at each guess."""
+    """(B, 160000) samples → (B, 416) guesses."""
 
     def __init__(self, reader: Reader) -> None:
         super().__init__()
         self.reader = reader
 
     def forward(self, samples: Tensor) -> Tensor:
-        return best_path(self.reader(samples))
+        return guess(self.reader(samples))
 
 
 class SoundGraph(nn.Module):
-    """(B, L) phones at each guess of a window → (B, dim) unit vectors of what is sung."""
+    """(B, L) guesses of a window → (B, dim) unit vectors of what is sung."""
 
     def __init__(self, space: LexicalSpace) -> None:
         super().__init__()
         self.space = space
 
     def forward(self, phones: Tensor) -> Tensor:
-        return never_zero(self.space.sound(collapse(phones)))
+        return never_zero(self.space.sound(collapse(phones) % DOUBT))
 
 
 class TextGraph(nn.Module):
@@ -233,7 +233,7 @@ def check_parity(graph: nn.Module, inputs: Tensor, path: Path) -> dict[str, floa
 
 def _distance(these: np.ndarray, those: np.ndarray) -> float:
     if these.dtype == np.int64:  # phones
-        return float((these != those).mean())
+        return float((these % DOUBT != those % DOUBT).mean())
     if these.ndim == 1:  # probabilities
         return float(np.abs(these - those).max())
     return float(max(0.0, (1 - np.sum(these * those, axis=1)).max()))
@@ -262,7 +262,7 @@ def build_bundle(
     (out / ALIGNMENT).write_text(json.dumps(alignment) + "\n")
     clips = windows.reshape(-1, CLIP_SAMPLES)
     with torch.no_grad():
-        phones = best_path(reader(windows))
+        phones = guess(reader(windows))
     texts = letters_of(["the same words again", "other words altogether and more of them"])[:, 1:]
     vocals = windows.reshape(-1, WINDOW_SAMPLES)[:8]
     parity = {}

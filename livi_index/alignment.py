@@ -8,7 +8,11 @@ a fixed price, and only the best stretch counts, so that a version may lack the 
 
     score = best alignment in nats - what two transcripts of such lengths have by chance
 
-where chance grows with the logarithm of the product of the lengths (Karlin & Altschul 1990). The
+Where the reader was in doubt, a transcript holds a second reading; what is scored is the mean of
+both, the first with the first and the second with the second, in which accidents of either count
+half.
+
+Chance grows with the logarithm of the product of the lengths (Karlin & Altschul 1990). The
 numbers are those of the model that reads: it says in a file how it confuses phones.
 
 Alignments are computed by StringZilla: https://github.com/ashvardanian/StringZilla
@@ -26,7 +30,7 @@ from numpy.typing import NDArray
 
 from livi_index.errors import BadModel
 from livi_index.models import Bundle, verify_file
-from livi_index.transcripts import Transcript
+from livi_index.transcripts import Transcript, second_reading
 
 CLASSES = 32  # that the aligner tells apart; phones that are rare share one
 LARGEST_GAP = 127  # steps; the aligner counts in bytes, and says nothing of larger ones
@@ -94,13 +98,18 @@ class Aligner:
         found = np.zeros((len(these), len(those)), np.float32)
         if found.size == 0:
             return found
-        steps = self._engine(
-            self._strings([transcript["phone"].tobytes() for transcript in these]),
-            self._strings([transcript["phone"].tobytes() for transcript in those]),
-            device=self._device,
-        )
+        found[:] = self._steps(*([t["phone"] for t in side] for side in (these, those)))
+        if any(t["other"].any() for side in (these, those) for t in side):
+            found += self._steps(*([second_reading(t) for t in side] for side in (these, those)))
+            found /= 2
         lengths = np.log([max(len(transcript), 1) for transcript in (*these, *those)])
         sums = np.add.outer(lengths[: len(these)], lengths[len(these) :])
         first, second = self._scoring.chance
-        found[:] = np.asarray(steps) / self._scoring.steps_per_nat - first - second * sums
+        found /= np.float32(self._scoring.steps_per_nat)
+        found -= (first + second * sums).astype(np.float32)
         return found
+
+    def _steps(self, these: list[NDArray[np.uint8]], those: list[NDArray[np.uint8]]) -> Any:
+        """(N, M) scores of best alignments, in steps."""
+        strings = (self._strings([phones.tobytes() for phones in side]) for side in (these, those))
+        return self._engine(*strings, device=self._device)

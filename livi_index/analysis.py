@@ -154,7 +154,7 @@ class _Sung:
         self.vocalness = vocalness
         self.pieces = pieces
         self.vectors = np.zeros((len(pieces), dim), np.float32)
-        self.guesses: list[npt.NDArray[np.uint8] | None] = []  # of some pieces each
+        self.guesses: list[npt.NDArray[np.uint16] | None] = []  # of some pieces each
         self._n_done = 0
 
     @property
@@ -171,4 +171,4 @@ class _Sung:
     ) -> None:
         self.vectors[self._n_done : self._n_done + len(vectors)] = vectors
         self._n_done += len(vectors)
-        self.guesses.append(None if guesses is None else guesses.astype(np.uint8))
+        self.guesses.append(None if guesses is None else guesses.astype(np.uint16))

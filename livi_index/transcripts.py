@@ -1,8 +1,8 @@
 """What was read of a recording: its phones in order, and when each of them sounds.
 
 A reader guesses many times a second what sounds; a transcript keeps a phone once however long it is
-held, and leaves out where nothing is said. Phones are numbers from 1, and only the model that read
-them knows what they stand for.
+held, and leaves out where nothing is said. Phones are numbers from 1 to 63, and only the model that
+read them knows what they stand for. Where another phone was nearly as likely it is kept as well.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-PHONE_DTYPE = np.dtype([("time_s", "<f4"), ("phone", "u1")])
+# ``other``: what it may have been as well, 0 where there is no doubt
+PHONE_DTYPE = np.dtype([("time_s", "<f4"), ("phone", "u1"), ("other", "u1")])
 
 Transcript = NDArray[np.void]  # (L,) PHONE_DTYPE, in order of time
 
+DOUBT = 64  # times the other phone is added to a guess
 _DIGITS = 3  # of a second, so that times which should be the same are
 
 
@@ -23,11 +25,12 @@ def transcribe(
     end_s: NDArray[np.floating],
     clip_s: float,
 ) -> Transcript:
-    """What was read of N windows that begin and end there (N,), guesses (N, C, G), 0 for no phone.
+    """What was read of N windows that begin and end there (N,), guesses (N, C, G).
 
-    A window is C clips of ``clip_s`` in a row, with silence after its end. Windows may overlap:
-    where clips do, the earliest is used, so windows on one grid share their clips. Clips are read
-    each for itself, so a phone that is held across their seam is guessed in both, and kept once.
+    A guess is a phone, 0 for none, and ``DOUBT`` times another one that it may be. A window is C
+    clips of ``clip_s`` in a row, with silence after its end. Windows may overlap: where clips do,
+    the earliest is used, so windows on one grid share their clips. Clips are read each for itself,
+    so a phone that is held across their seam is guessed in both, and kept once.
     """
     n_clips = guesses.shape[1]
     firsts = np.round(start_s[:, None].astype(np.float64) + clip_s * np.arange(n_clips), _DIGITS)
@@ -46,11 +49,13 @@ def transcribe(
 
 
 def _phones(guesses: NDArray[np.integer], start_s: float, clip_s: float, held: int) -> Transcript:
-    before = np.concatenate([[held], guesses[:-1]])
-    at = np.flatnonzero((guesses != 0) & (guesses != before))
+    best = guesses % DOUBT
+    before = np.concatenate([[held % DOUBT], best[:-1]])
+    at = np.flatnonzero((best != 0) & (best != before))
     phones = np.zeros(len(at), PHONE_DTYPE)
     phones["time_s"] = start_s + at * (clip_s / len(guesses))
-    phones["phone"] = guesses[at]
+    phones["phone"] = best[at]
+    phones["other"] = guesses[at] // DOUBT
     return phones
 
 
@@ -71,3 +76,9 @@ def count(
 def _times(times_s: ArrayLike) -> NDArray[np.float32]:
     # In the precision of transcripts: a phone that begins with a stretch is in it.
     return np.asarray(times_s, np.float32)
+
+
+def second_reading(transcript: Transcript) -> NDArray[np.uint8]:
+    """(L,) the phones with the other one wherever there is doubt."""
+    other: NDArray[np.uint8] = transcript["other"]
+    return np.where(other > 0, other, transcript["phone"])

@@ -16,7 +16,7 @@ import songs
 from livi_index.alignment import CLASSES, Aligner, Scoring, read_scoring
 from livi_index.errors import BadModel
 from livi_index.models import Bundle, open_bundle
-from livi_index.transcripts import PHONE_DTYPE, Transcript
+from livi_index.transcripts import PHONE_DTYPE, Transcript, second_reading
 
 FILE = "alignment.json"
 
@@ -112,6 +112,49 @@ def test_chance_is_taken_off_and_grows_with_both_lengths() -> None:
         for j, m in enumerate((5, 77)):
             by_chance = -0.5 + 1.25 * math.log(n * m)
             assert found[i, j] == pytest.approx(raw[i, j] - by_chance, abs=1e-4)
+
+
+def doubtful(phones: list[int], others: list[int]) -> Transcript:
+    found = transcript(phones)
+    found["other"] = others
+    return found
+
+
+def test_where_the_reader_was_in_doubt_the_mean_of_both_readings_counts() -> None:
+    rng = np.random.default_rng(9)
+    aligner = Aligner(scoring(10, (0.5, 0.2)))
+    song = rng.integers(1, 64, 60)
+    wrong = np.where(rng.random(60) < 0.4, rng.integers(1, 64, 60), song)
+    other = np.where(rng.random(60) < 0.5, song, 0)
+    asked = doubtful(wrong, other)
+    second = np.where(other > 0, other, wrong)
+    heard = [transcript(song), transcript(song[20:]), doubtful(song, [7] * 60)]
+    first_scores = aligner.scores([transcript(wrong)], [transcript(t["phone"]) for t in heard])
+    again = [song, song[20:], [7] * 60]
+    second_scores = aligner.scores([transcript(second)], [transcript(t) for t in again])
+    found = aligner.scores([asked], heard)
+    np.testing.assert_allclose(found, (first_scores + second_scores) / 2, rtol=1e-5)
+    np.testing.assert_allclose(aligner.scores(heard, [asked]).T, found, rtol=1e-5)
+    # Whoever else is compared in the same call makes no difference.
+    sure = aligner.scores([transcript(wrong)], heard[:2])
+    mixed = aligner.scores([asked, transcript(wrong)], heard[:2])
+    np.testing.assert_allclose(mixed[1], sure[0], rtol=1e-6)
+
+
+def test_doubt_is_a_second_reading_and_both_count_half() -> None:
+    rng = np.random.default_rng(7)
+    by = scoring(7)
+    these, those = ([random(rng, n) for n in (5, 40)] for _ in range(2))
+    for side in (these, those):
+        for read in side:
+            doubtful = rng.random(len(read)) < 0.5
+            read["other"][doubtful] = rng.integers(1, CLASSES, int(doubtful.sum()))
+    found = Aligner(by).scores(these, those)
+    for row, one in zip(found, these, strict=True):
+        for score, other in zip(row, those, strict=True):
+            seconds = (transcript(second_reading(read)) for read in (one, other))
+            both = smith_waterman(one, other, by) + smith_waterman(*seconds, by)
+            assert score == pytest.approx(both / 2 / by.steps_per_nat, abs=1e-4)
 
 
 def test_what_is_empty_is_like_nothing() -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from livi_index.transcripts import PHONE_DTYPE, Transcript, between, count, transcribe
+from livi_index.transcripts import (
+    DOUBT,
+    PHONE_DTYPE,
+    Transcript,
+    between,
+    count,
+    second_reading,
+    transcribe,
+)
 
 
 def transcript(*phones: tuple[float, int]) -> Transcript:
@@ -45,6 +53,14 @@ def test_a_phone_is_kept_once_however_long_it_is_held() -> None:
     assert of_one([0, 0, 0, 0, 0]) == []
 
 
+def test_what_else_it_may_have_been_is_kept_beside() -> None:
+    guesses = np.array([[[0, 3 + DOUBT * 5, 3, 4, 4 + DOUBT * 9, 3]]])
+    found = transcribe(guesses, np.array([0.0]), np.array([1.0]), 1.0)
+    assert found["phone"].tolist() == [3, 4, 3]
+    assert found["other"].tolist() == [5, 0, 0], "as at the first guess"
+    assert second_reading(found).tolist() == [5, 4, 3]
+
+
 def test_times_are_those_of_the_recording() -> None:
     assert of_one([0, 5], [7, 0], [0, 0], start_s=20.0, clip_s=10.0) == [(25, 5), (30, 7)]
     uneven = of_one([1, 2, 3], start_s=4.0)
@@ -54,6 +70,17 @@ def test_times_are_those_of_the_recording() -> None:
 def test_a_phone_across_a_seam_is_one() -> None:
     assert of_one([1, 2], [2, 3], [3, 0]) == [(0, 1), (0.5, 2), (1.5, 3)]
     assert of_one([1, 2], [0, 2]) == [(0, 1), (0.5, 2), (1.5, 2)]
+
+
+def test_what_a_phone_may_have_been_is_kept_beside_it() -> None:
+    sure, doubted = 5, 5 + DOUBT * 63
+    clips = [[0, doubted, sure, 0, 9, 9 + DOUBT], [9 + 2 * DOUBT, 9, 63 + DOUBT, 63, 1, 0]]
+    found = transcribe(np.array([clips], np.uint16), np.zeros(1), np.array([2.0]), 1.0)
+    # How it was doubted when it began is what counts, and doubt begins no phone anew.
+    assert found["phone"].tolist() == [5, 9, 63, 1]
+    assert found["other"].tolist() == [63, 0, 1, 0]
+    assert second_reading(found).tolist() == [63, 9, 1, 1]
+    assert second_reading(found).dtype == np.uint8
 
 
 def test_what_is_guessed_in_the_silence_after_the_end_is_not_sung() -> None:
