@@ -96,8 +96,8 @@ def listen(reader: Reader, windows: FloatArray) -> tuple[npt.NDArray[Any], npt.N
     import torch
 
     from export.lexical import collapse
-    from export.reader import DOUBT, guess
     from export.pooled import hidden_states
+    from export.reader import DOUBT, guess
 
     phones = []
     with hidden_states(reader) as states, torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
