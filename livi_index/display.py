@@ -239,10 +239,10 @@ def _answer_lines(answer: Answer, every: bool) -> Iterator[str]:
     if not answer.hits:
         yield f"  {_nothing(answer)}"
         return
-    yield "   #  prob.  score  recording"
+    yield "   #  prob.   score  recording"
     for hit in answer.hits:
         probable = "    –" if hit.probability is None else f"{hit.probability:5.2f}"
-        yield f"{hit.rank:4}  {probable}  {hit.score:5.3f}  {_title(hit)}"
+        yield f"{hit.rank:4}  {probable}  {hit.score:6.2f}  {_title(hit)}"
         for path in hit.paths if every else (hit.path,):
             yield f"{'':21}{path}"
         if not every and len(hit.paths) > 1:
