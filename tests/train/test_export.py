@@ -27,6 +27,7 @@ from export.reader import GUESSES, Frames, Reader, ReaderOptions, greedy_phones 
 from export.restart import reader_of_bundle  # noqa: E402
 from export.to_onnx import build_bundle, on_par  # noqa: E402
 from export.train import ctc, edit_distance, moment_loss, sequence  # noqa: E402
+from livi_index.alignment import read_scoring  # noqa: E402
 from livi_index.encoders import AudioEncoder, TextEncoder  # noqa: E402
 from livi_index.models import open_bundle  # noqa: E402
 
@@ -174,8 +175,11 @@ def test_a_bundle_answers_in_the_product_as_in_torch(space: LexicalSpace, tmp_pa
     bundle = open_bundle(tmp_path)
     text = TextEncoder(bundle).encode(LINES[:1])
     assert np.allclose(text, space.text(letters_of(LINES[:1])).detach().numpy(), atol=2e-3)
-    vectors = AudioEncoder(bundle).encode(windows.numpy())
-    assert vectors.shape == (2, 128)
+    read = AudioEncoder(bundle).read(windows.numpy())
+    assert read.vectors.shape == (2, 128)
+    assert read.guesses is not None and read.guesses.shape == (2, 3, GUESSES)
+    clips = bundle.card.space("lyrics").clips
+    assert clips is not None and read_scoring(bundle, clips.alignment).gap == alignment["gap"]
     assert json.loads((tmp_path / "card.json").read_text())["model_id"] == bundle.card.model_id
     again = reader_of_bundle(tmp_path, SMALL).eval()
     # products come back from 8 bits
