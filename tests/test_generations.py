@@ -238,8 +238,9 @@ def test_damaged_transcripts_are_found_before_they_are_searched(tmp_path: Path) 
     publish_batch(tmp_path, read_batch(*range(1, 12)))
     path = tmp_path / "published" / "000001" / "transcripts.words.npy"
     status, content = path.stat(), bytearray(path.read_bytes())
-    assert len(content) == 128 + PHONE_DTYPE.itemsize * sum(10 * n for n in range(1, 12))
-    for at in (10, 100, 128, len(content) - 1):
+    begin = len(content) - PHONE_DTYPE.itemsize * sum(10 * n for n in range(1, 12))
+    assert begin > 100
+    for at in (10, 100, begin, len(content) - 1):
         damaged = bytearray(content)
         damaged[at] ^= 1
         path.write_bytes(damaged)
