@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +36,7 @@ from livi_index.models import Bundle
 from livi_index.ranking import RankOptions, Sung
 
 LAST, NOT_LAST = -9e3, -8e3  # scores of what is not in the library, and of its non-versions
+NEVER = 1e9  # a score that nothing has
 BEHIND = 1e3  # what is no candidate scores its cosine less this
 
 FloatArray = NDArray[np.float32]
@@ -215,7 +215,7 @@ def rankings() -> dict[str, RankOptions]:
         "tracks": RankOptions(everything, align=False, track_weight=1.0, crowding=0.0),
         "pairs": RankOptions(everything, align=False, track_weight=0.0, crowding=0.0),
         "vectors": RankOptions(align=False),
-        "transcripts": RankOptions(everything, relay_from=math.inf),
+        "transcripts": RankOptions(everything, relay_from=NEVER),
         "default": RankOptions(),
     }
 
