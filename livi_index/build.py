@@ -15,6 +15,9 @@ before, ``duplicates`` are further files of a recording that another file of thi
 no audio, under a name that does not claim to be, is ``skipped`` and not seen. A run whose time is
 up takes no more files: those that it did not come to are ``left`` for the next one, and not seen.
 
+Where a library is being moved to another model (``moving``), that one then hears, in the time that
+is left, known recordings that it has not heard; these are counted apart.
+
 Folders that were named once are walked again by every run that names none. Only what lies below
 the folders of a run can be found missing by it, and ``guard`` says what of that may leave.
 """
@@ -35,17 +38,27 @@ from livi_index.analysis import Analyst
 from livi_index.database import write_lock
 from livi_index.decode import DecodePool
 from livi_index.guard import Held, Leaving, leaving
-from livi_index.ledger import SEEN, Done, Ledger, NewFailure
+from livi_index.ledger import SEEN, SHOWN_FAILURES, Done, Ledger, NewFailure
 from livi_index.library import default_library, keep_bundle
 from livi_index.models import Bundle, usable_cpus
+from livi_index.moving import (
+    Models,
+    Move,
+    Transfer,
+    begin,
+    forget_models,
+    models_for,
+    newer_bundled,
+    remove_note,
+    write_note,
+)
 from livi_index.pipeline import Clock, Pipeline
 from livi_index.planning import Copy, Label, Plan, Planner, Settled, check_codes, read_list
 from livi_index.publishing import PublishOptions, publish
 from livi_index.reading import Spoilt, Track, read
-from livi_index.records import Pruned, Root, Run
+from livi_index.records import ModelChoice, Pruned, Root, Run
 from livi_index.scan import AudioFile, Skipped, walk
 from livi_index.scope import (
-    model_for,
     nothing_there,
     open_store,
     outside,
@@ -69,7 +82,7 @@ class BuildOptions:
     exclude: tuple[str, ...] = ()  # globs as in .gitignore; kept with the folders
     follow_symlinks: bool = False  # kept with the folders
     files: Path | None = None  # a CSV file that names files, beside the folders
-    model: str | None = None  # a name or a folder; default: what the library was built with
+    model: str | None = None  # a name or a folder; default: what the library has or is moved to
     jobs: int = 0  # decoding processes; 0: one for each processor
     threads: int = 0  # of inference; 0: one for each processor
     max_minutes: float = 60.0  # of a file that are indexed; what is longer is marked as truncated
@@ -107,25 +120,30 @@ class BuildReport:
     pruned: int  # recordings of which nothing is known any more
     held: tuple[Held, ...]  # folders that keep their files, though some are gone
     unseen: tuple[str, ...]  # named in this run, but not there or suddenly empty
+    move: Move | None  # of the library, to another model
+    moved: int  # recordings that the other model heard in this run
+    move_failed: int  # files of such recordings that newly failed
+    newer_model: str | None  # version of the library's model that has come with this package
     notices: tuple[str, ...]
     new_failures: tuple[NewFailure, ...]  # the first of them
     stages: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as ``livi-index build --json`` prints them."""
-        return {"schema": SCHEMA, **asdict(self)}
+        move = self.move.to_json() if self.move else None
+        return {"schema": SCHEMA, **asdict(self), "move": move}
 
     @property
     def complete(self) -> bool:
         """Whether everything could be read but what is known to be unreadable."""
-        return not self.failed and not self.unseen
+        return not (self.failed or self.move_failed or self.unseen)
 
 
 @dataclass(frozen=True)
 class Progress:
     """How far a run is; ``total`` is 0 while it is not known."""
 
-    stage: Literal["walk", "tracks", "publish"]
+    stage: Literal["walk", "tracks", "move", "publish"]
     done: int
     total: int
     failed: int
@@ -163,8 +181,8 @@ def build(
         )
         if not walked and not labels:
             raise nothing_there(place, named, options.files)
-        bundle = model_for(place, store, options.model)
-        return _Run(store, place, bundle, options, progress).go(walked, labels)
+        models = models_for(place, store, options.model)
+        return _Run(store, place, models, options, progress).go(walked, labels)
 
 
 def _limit_s(options: BuildOptions, now: datetime) -> float | None:
@@ -177,6 +195,18 @@ def _limit_s(options: BuildOptions, now: datetime) -> float | None:
     return min(limits, default=None)
 
 
+@dataclass(frozen=True)
+class _Hearing:
+    """A model that hears what a plan lists; ``standing`` is that of the move which it belongs to,
+    when it began."""
+
+    bundle: Bundle
+    planner: Planner
+    plan: Plan
+    ledger: Ledger
+    standing: Move | None = None
+
+
 class _Run:
     """One run of ``build``."""
 
@@ -184,44 +214,78 @@ class _Run:
         self,
         store: Store,
         place: Path,
-        bundle: Bundle,
+        models: Models,
         options: BuildOptions,
         progress: Callable[[Progress], None] | None,
     ) -> None:
         self._store = store
         self._place = place
-        self._bundle = bundle
+        self._models = models
         self._options = options
         self._progress = progress
         self._clock = Clock(_limit_s(options, datetime.now()))
-        self._space = bundle.card.spaces[0]
         self._written_s = self._published_s = 0.0
 
     def go(self, roots: list[Root], labels: dict[Path, Label]) -> BuildReport:
         before = self._store.state
         self._remember_folders(roots)
         published = published_labels(self._place) if labels else {}
-        model_id = self._bundle.card.model_id
-        retry = self._options.retry
-        planner = Planner(self._store, model_id, self._space.name, labels, published, retry)
+        card, retry = self._models.own.card, self._options.retry
+        space = card.spaces[0].name
+        planner = Planner(self._store, card.model_id, space, labels, published, retry)
         with self._clock.time("walk"):
             plan = self._walk(planner, roots, labels)
         named = [root.path for root in roots]
         if plan.unseen and set(plan.unseen) >= {*named, *labels} and not plan.census.absent:
             raise nothing_there(self._place, named, self._options.files)
+        self._models, said = begin(self._place, self._store, self._models)
+        plan.notices += said
         ledger = Ledger(planner, plan)
         if plan.size:
-            self._index(planner, plan, ledger)
+            self._index(_Hearing(self._models.own, planner, plan, ledger))
         leaves = self._leaving(planner, plan)
         self._write(ledger, leaves)
         pruned = self._prune(plan, ledger, leaves)
         self._remember(plan, leaves)
         report = self._report(plan, ledger, leaves, pruned)
+        report = self._move(report, ledger)
         if self._store.state != before:
             ended_at = self._clock.started_at + self._clock.seconds
             numbers = {k: v for k, v in report.to_json().items() if isinstance(v, int | float)}
-            self._store.record_run(Run(self._clock.started_at, ended_at, model_id, numbers))
+            self._store.record_run(Run(self._clock.started_at, ended_at, card.model_id, numbers))
         return self._end(report, self._publish(ledger))
+
+    def _move(self, report: BuildReport, ledger: Ledger) -> BuildReport:
+        """Let the model that is to take over hear what it has not heard."""
+        if not self._models.moving:
+            return report
+        self._publish(ledger)  # what is new is to answer before the long part
+        force = self._options.force_prune
+        transfer = Transfer(
+            self._store, self._models, retry=self._options.retry, leave_absent=force
+        )
+        heard = Ledger(transfer.planner, transfer.plan)
+        if transfer.plan.size and not self._clock.is_over:
+            standing = transfer.standing()
+            bundle = self._models.target
+            self._index(_Hearing(bundle, transfer.planner, transfer.plan, heard, standing))
+        self._write(heard)
+        move = transfer.standing()
+        write_note(self._place, move)
+        if move.complete:
+            # Before it is published: then at the worst the next run publishes it.
+            self._models = replace(self._models, own=self._models.target)
+            self._store.choose(ModelChoice(*self._models.choice, move.since))
+        failures = (*report.new_failures, *heard.new_failures)
+        return replace(
+            report,
+            audio_seconds=round(report.audio_seconds + heard.audio_seconds, 3),
+            model=self._models.own.card.name,
+            move=move,
+            moved=heard.n_analysed,
+            move_failed=heard.counts["failed"],
+            new_failures=failures[:SHOWN_FAILURES],
+        )
 
     def _walk(self, planner: Planner, roots: list[Root], labels: dict[Path, Label]) -> Plan:
         options = self._options
@@ -269,25 +333,27 @@ class _Run:
         now = {folder: n for folder, n in census.devices().items() if folder not in held}
         self._store.remember_walk(roots, devices | now)
 
-    def _index(self, planner: Planner, plan: Plan, ledger: Ledger) -> None:
-        keep_bundle(self._place, self._bundle)
+    def _index(self, hearing: _Hearing) -> None:
+        bundle, plan, ledger = hearing.bundle, hearing.plan, hearing.ledger
+        keep_bundle(self._place, bundle)
         threads = self._options.threads or usable_cpus()
-        analyst = Analyst(self._bundle, self._space.name, threads, self._clock)
+        analyst = Analyst(bundle, bundle.card.spaces[0].name, threads, self._clock)
+        stage: Literal["tracks", "move"] = "move" if hearing.standing else "tracks"
         with ExitStack() as stack:
             pool = stack.enter_context(_pool(self._options))
             line = Pipeline()
             stack.callback(line.join)
             stack.callback(pool.close)  # wakes the thread that waits for a decoder
             stack.callback(line.stop)
-            tracks = read(planner, plan, pool, self._clock)
+            tracks = read(hearing.planner, plan, pool, self._clock)
             try:
                 for item in self._analysed(line, analyst, tracks):
                     ledger.add(item)
-                    self._tell("tracks", ledger.n_done, plan.size, ledger)
-                    self._write_when_due(ledger)
+                    self._tell(stage, ledger.n_done, plan.size, ledger)
+                    self._write_when_due(hearing)
             except BaseException:
                 # Whatever ended the run, what is done is done.
-                self._write(ledger)
+                self._write_heard(hearing)
                 raise
 
     def _analysed(
@@ -298,13 +364,19 @@ class _Run:
         decoded = line.ahead(tracks, DECODED_AHEAD_S, _weight_s)
         return line.ahead(analyst.analyse(decoded), DONE_AHEAD, lambda _: 1)
 
-    def _write_when_due(self, ledger: Ledger) -> None:
+    def _write_when_due(self, hearing: _Hearing) -> None:
+        ledger = hearing.ledger
         now_s = self._clock.seconds
         waited = now_s - self._written_s >= self._options.commit_s
         if ledger.n_pending and (waited or ledger.n_pending >= self._options.commit_tracks):
-            self._write(ledger)
-            if now_s - self._published_s >= self._options.publish_s:
+            self._write_heard(hearing)
+            if not hearing.standing and now_s - self._published_s >= self._options.publish_s:
                 self._publish(ledger)
+
+    def _write_heard(self, hearing: _Hearing) -> None:
+        self._write(hearing.ledger)
+        if hearing.standing:
+            write_note(self._place, hearing.standing.after(hearing.ledger.n_analysed))
 
     def _write(self, ledger: Ledger, leaves: Leaving | None = None) -> None:
         """Commit what is done; at the end, also what leaves."""
@@ -318,7 +390,7 @@ class _Run:
         if self._store.state.version == 0:
             return None
         self._tell("publish", ledger.n_done, ledger.n_done, ledger)
-        model = published_model(self._bundle)
+        model = published_model(self._models.own)
         with self._clock.time("publish"):
             options = PublishOptions(threads=usable_cpus())
             published = publish(self._store, self._place, model, options)
@@ -332,7 +404,7 @@ class _Run:
             **counts,
             seconds=self._clock.seconds,
             audio_seconds=round(ledger.audio_seconds, 3),
-            model=self._bundle.card.name,
+            model=self._models.own.card.name,
             library=os.fspath(self._place),
             generation=None,
             skipped=ledger.counts["skipped"] + plan.left_out.total(),
@@ -342,10 +414,18 @@ class _Run:
             pruned=pruned.recordings,
             held=leaves.held,
             unseen=self._unseen(plan, leaves),
+            move=None,
+            moved=0,
+            move_failed=0,
+            newer_model=self._newer_model(),
             notices=self._notices(plan, leaves),
             new_failures=tuple(ledger.new_failures),
             stages={},
         )
+
+    def _newer_model(self) -> str | None:
+        chosen = self._models.moving or self._options.model is not None
+        return None if chosen else newer_bundled(self._models.own)
 
     def _unseen(self, plan: Plan, leaves: Leaving) -> tuple[str, ...]:
         """What was named and is not there; not what emptied itself by moving elsewhere."""
@@ -361,9 +441,16 @@ class _Run:
         return (*map(str, leaves.held), *lost, *plan.notices)
 
     def _end(self, report: BuildReport, generation: int | None) -> BuildReport:
+        if report.move and report.move.complete:
+            remove_note(self._place)
+        notices = report.notices
+        if self._options.prune or self._options.force_prune:
+            notices += tuple(forget_models(self._place, self._store, self._models))
         stages = {str(name): round(s, 3) for name, s in self._clock.stages.items()}
         seconds = round(self._clock.seconds, 3)
-        report = replace(report, generation=generation, seconds=seconds, stages=stages)
+        report = replace(
+            report, generation=generation, seconds=seconds, stages=stages, notices=notices
+        )
         # Beside the database: a run that finds nothing new leaves that untouched.
         note = {"started_at": self._clock.started_at, **report.to_json()}
         write_whole(self._place / LAST_RUN, json.dumps(note, indent=1).encode())
@@ -371,7 +458,7 @@ class _Run:
 
     def _tell(
         self,
-        stage: Literal["walk", "tracks", "publish"],
+        stage: Literal["walk", "tracks", "move", "publish"],
         done: int,
         total: int,
         ledger: Ledger | None = None,

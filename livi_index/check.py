@@ -37,11 +37,12 @@ from livi_index.generations import (
 )
 from livi_index.library import KEPT, keep_bundle
 from livi_index.models import Bundle, find_model, open_bundle, usable_cpus, verify
+from livi_index.moving import own_model
 from livi_index.publishing import publish
 from livi_index.records import IntArray, VectorChunk
 from livi_index.restoring import restore
 from livi_index.scan import identify, recording_id
-from livi_index.scope import model_for, published_model
+from livi_index.scope import published_model
 from livi_index.status import existing
 from livi_index.store import DATABASE, Store
 from livi_index.transcripts import PHONE_DTYPE
@@ -217,7 +218,7 @@ class _Look:
             if store.state.version and not any(p.part == "published" for p in self.problems):
                 self._add("published", "what the database holds was never published")
             return
-        if opened.manifest.store != store.state:
+        if store.changed_since(opened.manifest.store, opened.manifest.model_id):
             self._add("published", "the database holds what is not published yet")
             return
         model_id = opened.manifest.model_id
@@ -233,9 +234,11 @@ class _Look:
             self._add("published", "other files are published than the database holds")
 
     def _vectors(self, store: Store, opened: Generation | None) -> None:
-        if opened is None or opened.manifest.store != store.state:
+        if opened is None:
             return
         model_id = opened.manifest.model_id
+        if store.changed_since(opened.manifest.store, model_id):
+            return
         for space in opened.spaces:
             ids = self._some(np.ascontiguousarray(opened.segments(space)["segment_id"]))
             for chunk in store.segment_vectors(model_id, space, ids):
@@ -320,7 +323,7 @@ def _repair(place: Path, parts: set[Part]) -> Iterator[str]:
             )
     if parts & {"database", "published"}:
         with Store(place) as store:
-            made = publish(store, place, published_model(model_for(place, store, None)))
+            made = publish(store, place, published_model(own_model(place, store)))
             yield f"generation {made.generation} was published from the database"
 
 

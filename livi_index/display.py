@@ -24,6 +24,7 @@ from livi_index.text import safe as safe
 if TYPE_CHECKING:
     from livi_index.build import BuildReport, Progress
     from livi_index.models import ModelEntry
+    from livi_index.moving import Move
     from livi_index.status import Status
 
     Watcher = Callable[[Progress], None]
@@ -31,7 +32,12 @@ if TYPE_CHECKING:
 LONGEST_TAG = 200  # characters
 LONGEST_TEXT = 1_000_000  # bytes
 PLAIN_EVERY_S = 5.0
-_STAGES = {"walk": "looking for files", "tracks": "indexing", "publish": "publishing"}
+_STAGES = {
+    "walk": "looking for files",
+    "tracks": "indexing",
+    "move": "moving to the other model",
+    "publish": "publishing",
+}
 
 
 _logs_json = False
@@ -142,7 +148,7 @@ def _say_progress(now: Progress) -> None:
 
 def _sentence(now: Progress) -> str:
     parts = [_STAGES[now.stage]]
-    if now.stage == "tracks" and now.seconds > 0 and now.done:
+    if now.stage in ("tracks", "move") and now.seconds > 0 and now.done:
         rate = now.done / now.seconds
         parts += [
             f"{rate:.1f} files/s",
@@ -180,8 +186,8 @@ def print_report(report: BuildReport, *, as_json: bool, quiet: bool) -> None:
         complain(
             f"{failure.path}: {failure.message}", "failure", path=failure.path, code=failure.code
         )
-    if report.failed > len(report.new_failures):
-        complain(f"… and {report.failed - len(report.new_failures):,} more failed")
+    if (n := report.failed + report.move_failed - len(report.new_failures)) > 0:
+        complain(f"… and {n:,} more failed")
     if _logs_json and not quiet:
         _log("done", **report.to_json())
     if as_json:
@@ -203,6 +209,8 @@ def _report_lines(report: BuildReport) -> Iterator[str]:
         ("no longer there", report.missing),
         ("recordings deleted", report.pruned),
         ("left for the next run", report.left),
+        ("known ones heard with the model to move to", report.moved),
+        ("of those newly failed", report.move_failed),
         ("not heard to their end", report.truncated),
     ):
         if n:
@@ -214,7 +222,35 @@ def _report_lines(report: BuildReport) -> Iterator[str]:
         yield "The library is empty: nothing could be indexed."
     else:
         yield f"model     {report.model}, generation {report.generation}"
+        if report.move:
+            yield from move_lines(report.move)
+        if report.newer_model:
+            yield (
+                f"Version {report.newer_model} of {report.model} has come with this program:"
+                f" livi-index build --model {report.model}{_library_flag(report.library)}"
+                " moves this library to it"
+            )
         yield f"Next: livi-index query SONG{_library_flag(report.library)}"
+
+
+def move_lines(move: Move) -> Iterator[str]:
+    """How far a library has come on its way to another model."""
+    to = f"model {move.model} {move.model_version}"
+    if move.complete:
+        but = f"; {move.failed:,} recordings it could not hear" if move.failed else ""
+        yield f"This library has been moved from {move.answers} to {to}, which answers now{but}."
+        return
+    done, tenths = move.total - move.left, int(1000 * move.share) / 10
+    failed = f", of them {move.failed:,} failed" if move.failed else ""
+    yield (
+        f"This library is being moved to {to}: {done:,} of {move.total:,} recordings are done"
+        f" ({tenths:.1f} %{failed}), and {move.answers} answers until all are."
+    )
+    if move.absent:
+        yield (
+            f"{move.absent:,} of them are not as they were when they were last seen, and the move"
+            " waits for them (--force-prune does not)."
+        )
 
 
 def _library_flag(library: str) -> str:
@@ -295,6 +331,8 @@ def print_status(status: Status, *, as_json: bool) -> None:
 def _status_lines(status: Status) -> Iterator[str]:
     yield f"library       {status.library}"
     yield f"model         {status.model} {status.model_version} ({status.model_id[:12]})"
+    if status.move:
+        yield from move_lines(status.move)
     yield f"generation    {status.generation}, published {when(status.published_at)}"
     yield f"on the disk   generations {', '.join(map(str, status.generations))}"
     for folder in status.folders:

@@ -22,10 +22,10 @@ from livi_index.database import PUBLISHED, write_lock
 from livi_index.guard import Held, leaving
 from livi_index.library import default_library
 from livi_index.models import Bundle
+from livi_index.moving import Move, Transfer, models_for
 from livi_index.planning import Job, Plan, Planner, check_codes, read_list
 from livi_index.scan import walk
 from livi_index.scope import (
-    model_for,
     nothing_there,
     open_store,
     outside,
@@ -53,6 +53,8 @@ class Forecast:
     new: int  # files to open
     new_bytes: int
     to_analyse: int  # known recordings that lack an analysis
+    move: Move | None  # of the library, to another model, as it stands now
+    to_move: int  # known recordings that the other model would hear, beside the new ones
     absent: int  # known files that were not found, before the new ones are opened
     held: tuple[Held, ...]  # folders that would keep theirs all the same
     skipped: int
@@ -64,7 +66,8 @@ class Forecast:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as ``livi-index build --dry-run --json`` prints them."""
-        return {"schema": SCHEMA, **asdict(self)}
+        move = self.move.to_json() if self.move else None
+        return {"schema": SCHEMA, **asdict(self), "move": move}
 
 
 def forecast(
@@ -93,7 +96,8 @@ def forecast(
         )
         if not any(os.path.lexists(path) for path in (*(r.path for r in walked), *labels)):
             raise nothing_there(place, named, options.files)
-        bundle = model_for(place, store, options.model)
+        models = models_for(place, store, options.model)
+        bundle = models.own
         published = published_labels(place) if labels else {}
         space = bundle.card.spaces[0].name
         planner = Planner(store, bundle.card.model_id, space, labels, published, options.retry)
@@ -106,11 +110,17 @@ def forecast(
             ),
         )
         plan = planner.plan(found, [root.path for root in walked if not root.path.is_file()])
-        return _forecast(place, store, bundle, plan, options)
+        transfer = Transfer(store, models, retry=options.retry) if models.moving else None
+        return _forecast(place, store, bundle, plan, options, transfer)
 
 
 def _forecast(
-    place: Path, store: Store, bundle: Bundle, plan: Plan, options: BuildOptions
+    place: Path,
+    store: Store,
+    bundle: Bundle,
+    plan: Plan,
+    options: BuildOptions,
+    transfer: Transfer | None,
 ) -> Forecast:
     # A new file may be any of the absent ones: only those whose size no new file has are gone.
     sizes = {file.size for file in plan.fresh}
@@ -118,7 +128,11 @@ def _forecast(
     jobs = [job for job in plan.jobs if isinstance(job, Job)]
     new_bytes = sum(file.size for file in plan.fresh)
     seconds, size = store.totals()
+    known = transfer.plan.jobs if transfer else []
+    to_move = [job for job in known if isinstance(job, Job)]
     to_decode = new_bytes + sum(job.file.size for job in jobs)
+    if transfer:  # both models hear what is new
+        to_decode += new_bytes + sum(job.file.size for job in to_move)
     audio_s = to_decode * seconds / size if size else to_decode / BYTES_PER_S
     speed = _speed(store)
     return Forecast(
@@ -129,6 +143,8 @@ def _forecast(
         new=len(plan.fresh),
         new_bytes=new_bytes,
         to_analyse=len(jobs),
+        move=transfer.standing() if transfer else None,
+        to_move=len(to_move),
         absent=len(plan.census.absent),
         held=leaves.held,
         skipped=plan.counts["skipped"] + plan.left_out.total(),

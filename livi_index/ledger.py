@@ -54,10 +54,16 @@ class Ledger:
         self._recordings: list[Recording] = []
         self._analyses: list[Analysis] = []
         self._failures: list[Failure] = []
+        self._recovered: list[Path] = []
 
     @property
     def n_pending(self) -> int:
         return len(self._rows) + len(self._analyses)
+
+    @property
+    def n_analysed(self) -> int:
+        """Recordings, in this run."""
+        return self.counts["indexed"] + self.counts["instrumental"]
 
     def batch(self, missing: Sequence[Path] = (), forgotten: Sequence[Path] = ()) -> Batch:
         return Batch(
@@ -67,6 +73,7 @@ class Ledger:
             failures=self._failures,
             missing=missing,
             forgotten=forgotten,
+            recovered=self._recovered,
         )
 
     def add(self, item: Done) -> None:
@@ -104,15 +111,21 @@ class Ledger:
             self._spoil(job, why)
         else:
             self._settle(Settled("duplicates", job.row))
+            self._recover(job)
 
     def _add_analysed(self, item: Analysed) -> None:
         job = item.job
         self._settle(Settled("indexed" if item.analysis.sung else "instrumental", job.row))
+        self._recover(job)
         if job.content_hash is not None:
             self._recordings.append(Recording(job.recording_id, job.content_hash, item.duration_s))
         self._analyses.append(item.analysis)
         self.audio_seconds += item.duration_s
         self.truncated += item.analysis.truncated
+
+    def _recover(self, job: Job) -> None:
+        if job.row is None and self._planner.has_failed(job.file.path):
+            self._recovered.append(job.file.path)
 
     def _release(self, number: int, why: DecodeFailure | None) -> None:
         self._came_to[number] = why

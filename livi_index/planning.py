@@ -23,6 +23,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
@@ -40,7 +41,8 @@ Outcome = Literal[
 
 Item = TypeVar("Item")
 
-TRIED_AGAIN = frozenset({"permission", "not_found", "not_regular", "io_error", "changed"})
+REFUSED = frozenset({"permission", "not_regular", "io_error"})
+TRIED_AGAIN = REFUSED | {"not_found", "changed"}
 DEADLY = frozenset({"worker_died", "timeout"})  # codes of what cost its worker process
 DEATHS = 2  # then it is in quarantine
 _OF_DECODERS = DEADLY | {"no_audio_stream", "undecodable", "garbage", "too_short", "out_of_memory"}
@@ -164,7 +166,7 @@ class Planner:
         """``retry``: codes of failures to try again, or EVERY."""
         self._retry = frozenset(retry)
         self._decoders = decoders()
-        self._files = store.known_files()
+        self._store = store
         self._failures = store.failures()
         self._analysed = store.analysed(model_id, space)
         self._labels = labels or {}
@@ -179,6 +181,27 @@ class Planner:
         self._tried_again: dict[Path, str] = {}  # codes
         self._new: set[Path] = set()  # paths that were not known
         self.arrived: set[int] = set()  # recordings that lie at such a path
+
+    @cached_property
+    def _files(self) -> dict[str, KnownFile]:
+        return self._store.known_files()
+
+    def plan_known(self, files: Iterable[tuple[AudioFile, int]]) -> Plan:
+        """Go through known, unchanged files and their recordings, without a walk."""
+        plan = Plan()
+        for file, number in files:
+            failure = self._failures.get(os.fspath(file.path))
+            if failure is not None and not self._worth_a_try(failure):
+                plan.counts["known_failed"] += 1
+                continue
+            if failure is not None:
+                self._tried_again[file.path] = failure.code
+            verdict = self._claim(Job(file, number, None, None))
+            if isinstance(verdict, Job | Copy):
+                plan.jobs.append(verdict)
+            else:
+                plan.counts[verdict] += 1
+        return plan
 
     def plan(self, found: Iterable[AudioFile | Skipped], roots: Iterable[Path]) -> Plan:
         """Go through a walk. ``roots`` are the folders that may lose files by it."""
@@ -307,12 +330,14 @@ class Planner:
         refused = why.code in TRIED_AGAIN and not self._retry
         return Settled("known_failed", None, None if refused else failure)
 
+    def has_failed(self, path: Path) -> bool:
+        """Whether an earlier run could not use a file."""
+        return os.fspath(path) in self._failures
+
     def _worth_a_try(self, failure: Failure) -> bool:
-        if failure.code in self._retry | TRIED_AGAIN or EVERY in self._retry:
+        if failure.code in self._retry or EVERY in self._retry:
             return True
-        if failure.code in DEADLY and not in_quarantine(failure.code, failure.attempts):
-            return True
-        return failure.code in _OF_DECODERS and failure.decoder != self._decoders
+        return worth_a_try(failure, self._decoders)
 
 
 def check_codes(retry: Collection[str]) -> None:
@@ -321,6 +346,15 @@ def check_codes(retry: Collection[str]) -> None:
     for code in retry:
         if code not in known:
             raise BadInput(f"no failure has the code {code!r}; there are: {', '.join(known)}")
+
+
+def worth_a_try(failure: Failure, decoders: str) -> bool:
+    """Whether it may go better with these decoders, without anybody asking for it."""
+    if failure.code in TRIED_AGAIN:
+        return True
+    if failure.code in DEADLY and not in_quarantine(failure.code, failure.attempts):
+        return True
+    return failure.code in _OF_DECODERS and failure.decoder != decoders
 
 
 def in_quarantine(code: str, attempts: int) -> bool:

@@ -118,7 +118,8 @@ def publish(
         if base is not None:
             stack.enter_context(base)
             spaces = tuple(Space(info.name, info.dim) for info in base.manifest.spaces)
-            if base.manifest.store == store.state and spaces == model.spaces:
+            is_old = store.changed_since(base.manifest.store, model.model_id)
+            if not is_old and spaces == model.spaces:
                 return Publication(base.id, fresh=False)
         with translated(library / PUBLISHED):
             return _publish(store, library, model, options, base)

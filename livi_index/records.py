@@ -127,7 +127,8 @@ class Batch:
     """What is written in one transaction; a path or recording occurs at most once in each.
 
     ``missing``: files that are gone (they leave the answers, their rows stay); ``forgotten``:
-    paths whose rows go too. What is known of a recording outlives its files.
+    paths whose rows go too; ``recovered``: known files whose failure is over. What is known of a
+    recording outlives its files.
     """
 
     files: Sequence[FileRow] = ()
@@ -136,6 +137,7 @@ class Batch:
     failures: Sequence[Failure] = ()
     missing: Sequence[Path] = ()
     forgotten: Sequence[Path] = ()
+    recovered: Sequence[Path] = ()
 
 
 class KnownFile(NamedTuple):
@@ -147,6 +149,17 @@ class KnownFile(NamedTuple):
     device: int
     recording_id: int | None
     missing: bool
+
+
+class ModelChoice(NamedTuple):
+    """By model_id: whose vectors answer, and whose are to, once there are all (else the same).
+
+    ``since``: when that was decided, in seconds since 1970.
+    """
+
+    answers: str
+    target: str
+    since: float
 
 
 class Pruned(NamedTuple):

@@ -20,7 +20,16 @@ import numpy as np
 
 from livi_index.generations import Generation
 from livi_index.planning import chunks
-from livi_index.records import Analysis, Batch, Failure, FileRow, Recording, Root, Run
+from livi_index.records import (
+    Analysis,
+    Batch,
+    Failure,
+    FileRow,
+    ModelChoice,
+    Recording,
+    Root,
+    Run,
+)
 from livi_index.store import DATABASE, Store
 from livi_index.vectors import sync
 
@@ -65,11 +74,18 @@ def _fill(store: Store, generation: Generation) -> None:
     for started_at, ended_at, model_id, counts in generation.ask(runs):
         store.record_run(Run(started_at, ended_at, model_id, json.loads(counts)))
     store.remember_walk(list(_roots(generation)), {})
+    if _has(generation, "model_choice"):
+        for row in generation.ask("SELECT answers, target, since FROM model_choice"):
+            store.choose(ModelChoice(*row))
+
+
+def _has(generation: Generation, table: str) -> bool:
+    """Whether it was published by a version that knew this table."""
+    return (table,) in generation.ask("SELECT table_name FROM duckdb_tables()")
 
 
 def _roots(generation: Generation) -> Iterator[Root]:
-    tables = generation.ask("SELECT table_name FROM duckdb_tables()")
-    if ("roots",) in tables:
+    if _has(generation, "roots"):
         rows = generation.ask("SELECT path, exclude, follow_symlinks FROM roots ORDER BY path")
         for path, exclude, follow in rows:
             yield Root(Path(os.fsdecode(path)), tuple(json.loads(exclude)), follow)

@@ -1,4 +1,4 @@
-"""What a build is about: which folders, walked how, and with which model.
+"""What a build is about: which folders, and walked how.
 
 A folder that was named once belongs to the library, with the globs and the treatment of links it
 was named with; a run that names nothing is about all of them.
@@ -11,10 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from livi_index.errors import BadInput, BadModel, LibraryDamaged, LibraryNotFound
+from livi_index.errors import BadInput, LibraryDamaged, LibraryNotFound
 from livi_index.generations import current, generations
-from livi_index.library import KEPT
-from livi_index.models import DEFAULT_MODEL, Bundle, find_model, open_bundle
+from livi_index.models import Bundle
 from livi_index.planning import Label
 from livi_index.publishing import PublishedModel, Space
 from livi_index.records import Root
@@ -62,41 +61,11 @@ def roots_to_walk(
     ]
 
 
-def model_for(place: Path, store: Store, wanted: str | None) -> Bundle:
-    """The library's own model: vectors of two models say nothing about each other.
-
-    Raises BadModel where ``wanted`` (a name or a folder) is another one, or none is at hand.
-    """
-    own = _own_model(place, store)
-    if own is None:
-        return find_model(wanted or DEFAULT_MODEL)
-    if wanted is None:
-        kept = place / KEPT / own
-        return open_bundle(kept) if kept.is_dir() else find_model(own)
-    bundle = find_model(wanted)
-    if bundle.card.model_id != own:
-        raise BadModel(
-            f"{place} was built with another model than {bundle.card.name} {bundle.card.version};"
-            " leave --model away, or name another --library for this model"
-        )
-    return bundle
-
-
 def published_model(bundle: Bundle) -> PublishedModel:
     """What a generation says of a model."""
     card = bundle.card
     space = Space(card.spaces[0].name, card.spaces[0].dim)
     return PublishedModel(card.model_id, card.name, card.version, (space,))
-
-
-def _own_model(place: Path, store: Store) -> str | None:
-    try:
-        with current(place) as generation:
-            return generation.manifest.model_id
-    except (LibraryDamaged, LibraryNotFound):
-        query = "SELECT model_id FROM analyses GROUP BY model_id ORDER BY count(*) DESC LIMIT 1"
-        found = store.ask(query)
-        return found[0][0] if found else None
 
 
 def published_labels(place: Path) -> dict[Path, Label]:

@@ -17,6 +17,7 @@ from livi_index.build import LAST_RUN
 from livi_index.errors import LibraryNotFound
 from livi_index.generations import Generation, current, generations
 from livi_index.library import default_library
+from livi_index.moving import Move, read_note
 from livi_index.planning import in_quarantine
 
 SCHEMA = 1
@@ -54,10 +55,12 @@ class Status:
     runs: tuple[RunNote, ...]
     generations: tuple[int, ...]  # on the disk, that could be rolled back to
     folders: tuple[str, ...]  # that a build without folders walks
+    move: Move | None  # to another model, when that was last noted
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as ``livi-index status --json`` prints them."""
-        return {"schema": SCHEMA, **asdict(self)}
+        move = self.move.to_json() if self.move else None
+        return {"schema": SCHEMA, **asdict(self), "move": move}
 
 
 def existing(library: str | Path | None = None) -> Path:
@@ -91,6 +94,7 @@ def read_status(library: str | Path | None = None) -> Status:
             runs=_runs(place, generation),
             generations=tuple(generations(place)),
             folders=_folders(generation),
+            move=read_note(place, manifest.model_id),
         )
 
 

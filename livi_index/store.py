@@ -5,7 +5,8 @@ under ``write_lock``, and one ``Batch`` is one transaction: once ``commit`` has 
 the disk, until then none of it is. Rows are appended to tables without keys or indexes (in whose
 upkeep DuckDB's write-ahead log has had its faults); what replaces a row deletes it in the same
 transaction. Every commit adds a row to ``changes``: a version number, the last segment number in
-use, and a random token, by which a published generation knows the history it was made from.
+use, and a random token, by which a published generation knows the history it was made from. Where
+only the answers of one model change by it, the row names that model.
 
 Paths are bytes (``os.fsencode``), since file names need not be text; vectors are float16 bytes;
 times of day are seconds since 1970.
@@ -18,7 +19,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
@@ -45,6 +46,7 @@ from livi_index.records import (
     FloatArray,
     IntArray,
     KnownFile,
+    ModelChoice,
     Pruned,
     Recording,
     Root,
@@ -52,55 +54,12 @@ from livi_index.records import (
     StoreState,
     VectorChunk,
 )
+from livi_index.schema import MIGRATIONS
 from livi_index.transcripts import PHONE_DTYPE, Transcript
 
 DATABASE = "library.duckdb"
 UNIT_TOLERANCE = 1e-3
 CHUNK = 16_384  # vectors read at once
-
-
-def _create(connection: duckdb.DuckDBPyConnection) -> None:
-    connection.execute("""
-        CREATE TABLE changes (version BIGINT, token BIGINT, last_segment BIGINT, changed_at DOUBLE);
-        CREATE TABLE recordings (
-            recording_id BIGINT, content_hash BLOB, duration_s DOUBLE, added_at DOUBLE);
-        CREATE TABLE files (
-            path BLOB, display VARCHAR, root BLOB, size BIGINT, mtime_ns BIGINT, inode UBIGINT,
-            device UBIGINT, recording_id BIGINT, title VARCHAR, artist VARCHAR, album VARCHAR,
-            year INTEGER, isrc VARCHAR, work VARCHAR, missing_at DOUBLE);
-        CREATE TABLE analyses (
-            recording_id BIGINT, model_id VARCHAR, space VARCHAR, version BIGINT, vocalness FLOAT,
-            sung BOOLEAN, truncated BOOLEAN, decoder VARCHAR, n_segments INTEGER, vector BLOB);
-        CREATE TABLE segments (
-            segment_id BIGINT, recording_id BIGINT, model_id VARCHAR, space VARCHAR,
-            start_s DOUBLE, end_s DOUBLE, vocalness FLOAT, weight FLOAT, vector BLOB);
-        CREATE TABLE failures (
-            path BLOB, display VARCHAR, content_hash BLOB, code VARCHAR, message VARCHAR,
-            attempts INTEGER, first_at DOUBLE, last_at DOUBLE, decoder VARCHAR);
-        CREATE TABLE runs (
-            run_id BIGINT, started_at DOUBLE, ended_at DOUBLE, model_id VARCHAR, counts VARCHAR);
-    """)
-    first = [0, secrets.randbits(62), 0, time.time()]
-    connection.execute("INSERT INTO changes VALUES (?, ?, ?, ?)", first)
-
-
-def _add_roots(connection: duckdb.DuckDBPyConnection) -> None:
-    connection.execute("""
-        CREATE TABLE roots (
-            path BLOB, display VARCHAR, exclude VARCHAR, follow_symlinks BOOLEAN);
-        CREATE TABLE devices (path BLOB, device UBIGINT);
-    """)
-
-
-def _add_transcripts(connection: duckdb.DuckDBPyConnection) -> None:
-    connection.execute("ALTER TABLE analyses ADD COLUMN transcript BLOB")
-
-
-MIGRATIONS = (
-    _create,
-    _add_roots,
-    _add_transcripts,
-)  # the n-th, counted from 1, makes schema n; never change one, add one
 
 
 class Store:
@@ -172,6 +131,14 @@ class Store:
         query = "SELECT 1 FROM changes WHERE version = ? AND token = ?"
         return bool(self._rows(query, list(state)))
 
+    def changed_since(self, state: StoreState, model_id: str) -> bool:
+        """Whether anything that this model's answers depend on is newer than ``state``."""
+        if state == self._state:
+            return False
+        query = "SELECT 1 FROM changes WHERE version > ? AND coalesce(model_id, ?) = ? LIMIT 1"
+        newer = self._rows(query, [state.version, model_id, model_id])
+        return bool(newer) or not self.remembers(state)
+
     # writing
 
     def commit(self, batch: Batch) -> StoreState:
@@ -189,7 +156,7 @@ class Store:
             self._write_analyses(batch.analyses, segments, state.version)
             self._write_failures(batch)
             self._write_files(batch)
-            self._insert("changes", [(*state, last, time.time())])
+            self._insert("changes", [(*state, last, time.time(), _concerned(batch))])
         self._state, self._last_segment = state, last
         return state
 
@@ -233,7 +200,8 @@ class Store:
         rows = self._connection.execute(known, [paths]).fetchall() if paths else []
         before = {row[0]: row[1:] for row in rows}
         fine = [os.fsencode(f.path) for f in batch.files if f.recording_id is not None]
-        self._delete("failures", [*paths, *fine, *map(os.fsencode, batch.forgotten)])
+        gone = map(os.fsencode, (*batch.forgotten, *batch.recovered))
+        self._delete("failures", [*paths, *fine, *gone])
         new = []
         for path, failure in zip(paths, batch.failures, strict=True):
             content, attempts, first_at = before.get(path, (None, 0, failure.first_at))
@@ -286,6 +254,22 @@ class Store:
         if self.devices() != devices:
             self._replace("devices", [(os.fsencode(path), n) for path, n in devices.items()])
 
+    def choose(self, choice: ModelChoice) -> None:
+        """Note with which model the library answers and is to answer; no change of it."""
+        self._replace("model_choice", [tuple(choice)])
+
+    def forget_models(self, needed: Collection[str]) -> dict[str, int]:
+        """Delete the analyses of all other models; how many of each there were."""
+        query = "SELECT model_id, count(*) FROM analyses GROUP BY model_id ORDER BY model_id"
+        gone = {name: int(n) for name, n in self._rows(query) if name not in needed}
+        if gone:
+            with translated(self.path), self._transaction():
+                for table in ("segments", "analyses"):
+                    self._connection.execute(
+                        f"DELETE FROM {table} WHERE model_id IN (SELECT unnest(?))", [list(gone)]
+                    )
+        return gone
+
     def _replace(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
         with translated(self.path), self._transaction():
             self._connection.execute(f"DELETE FROM {table}")
@@ -306,7 +290,7 @@ class Store:
                 for table in ("segments", "analyses", "recordings"):
                     self._connection.execute(f"DELETE FROM {table} WHERE {orphan}")
                 state = StoreState(state.version + 1, secrets.randbits(62))
-                self._insert("changes", [(*state, self._last_segment, time.time())])
+                self._insert("changes", [(*state, self._last_segment, time.time(), None)])
         self._state = state
         return Pruned(len(gone), n_recordings)
 
@@ -325,6 +309,11 @@ class Store:
         rows = self._rows("SELECT path, device FROM devices")
         return {os.fsdecode(path): int(device) for path, device in rows}
 
+    def choice(self) -> ModelChoice | None:
+        """What was last chosen, None where there never was a choice."""
+        rows = self._rows("SELECT answers, target, since FROM model_choice")
+        return ModelChoice(*rows[0]) if rows else None
+
     def missing_files(self) -> list[str]:
         """Paths where nothing is any more, that are still known."""
         rows = self._rows("SELECT path FROM files WHERE missing_at NOTNULL ORDER BY path")
@@ -337,6 +326,21 @@ class Store:
             " FROM files"
         )
         return {os.fsdecode(row[0]): KnownFile._make(row[1:]) for row in rows}
+
+    def unheard(self, model_id: str, space: str) -> dict[str, KnownFile]:
+        """Files that are not missing, of recordings that lack an analysis, by path."""
+        rows = self._stream(
+            "SELECT path, size, mtime_ns, inode, device, recording_id, false FROM files ANTI JOIN"
+            " (SELECT recording_id FROM analyses WHERE model_id = ? AND space = ?)"
+            " USING (recording_id) WHERE recording_id NOTNULL AND missing_at IS NULL ORDER BY path",
+            [model_id, space],
+        )
+        return {os.fsdecode(row[0]): KnownFile._make(row[1:]) for row in rows}
+
+    def n_present(self) -> int:
+        """How many recordings lie somewhere."""
+        query = "SELECT count(DISTINCT recording_id) FROM files WHERE missing_at IS NULL"
+        return int(self._rows(query)[0][0])
 
     def recording_ids(self) -> set[int]:
         """All recordings that were ever seen."""
@@ -458,6 +462,7 @@ class Store:
             "failures": "SELECT * FROM failures ORDER BY path",
             "runs": "SELECT * FROM runs ORDER BY run_id",
             "roots": "SELECT * FROM roots ORDER BY path",
+            "model_choice": "SELECT * FROM model_choice",
         }
         run = self._connection.execute
         with translated(self.path):
@@ -482,6 +487,13 @@ class Store:
             cursor.execute(query, values)
             while rows := cursor.fetchmany(CHUNK):
                 yield from rows
+
+
+def _concerned(batch: Batch) -> str | None:
+    """The one model that the batch is about, if it is about nothing else."""
+    filled = {part.name for part in fields(batch) if getattr(batch, part.name)}
+    models = {analysis.model_id for analysis in batch.analyses}
+    return models.pop() if filled == {"analyses"} and len(models) == 1 else None
 
 
 def _segments_of(analysis: Analysis) -> list[tuple[Any, ...]]:

@@ -181,7 +181,9 @@ def test_a_database_from_before_transcripts_is_taken_over(tmp_path: Path) -> Non
         state = store.commit(batch(1, 2))
     with duckdb.connect(str(tmp_path / "library.duckdb")) as connection:
         connection.execute("ALTER TABLE analyses DROP COLUMN transcript")
-        connection.execute("DELETE FROM schema_versions WHERE version = 3")
+        connection.execute("ALTER TABLE changes DROP COLUMN model_id")
+        connection.execute("DROP TABLE model_choice")
+        connection.execute("DELETE FROM schema_versions WHERE version >= 3")
     with Store(tmp_path) as store:
         assert store.state == state and len(store.segments(MODEL, "words")) == 6
         assert transcripts_of(store, 1, 2) == {}

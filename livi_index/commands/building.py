@@ -124,6 +124,8 @@ def _forecast_lines(found: Forecast) -> Iterator[str]:
     yield f"{found.new:>9,}  new or changed files, {display.megabytes(found.new_bytes)}"
     if found.to_analyse:
         yield f"{found.to_analyse:>9,}  known recordings without an analysis"
+    if found.to_move:
+        yield f"{found.to_move:>9,}  recordings for the model to move to, beside what is new"
     yield f"{found.absent:>9,}  known files that were not found where they were"
     yield f"{display.clock(found.audio_seconds)} of audio to analyse, at most"
     took = "unknown before a first build" if found.seconds is None else display.clock(found.seconds)
@@ -131,4 +133,6 @@ def _forecast_lines(found: Forecast) -> Iterator[str]:
     free = display.megabytes(found.disk_free)
     yield f"disk      {display.megabytes(found.disk_bytes)} more, of {free} that are free"
     yield f"library   {found.library}, model {found.model}"
+    if found.move:
+        yield from display.move_lines(found.move)
     yield "Nothing was opened, computed or written."
