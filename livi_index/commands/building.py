@@ -17,7 +17,6 @@ from livi_index.commands.options import (
     JsonOption,
     LibraryOption,
     LogOption,
-    ModelOption,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +34,13 @@ ListOption = Annotated[
 ]
 ExcludeOption = Annotated[
     list[str] | None, typer.Option(help="Leave out what this glob matches; repeatable.")
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Name, id or folder of a model; another one than the library's own takes its place as"
+        " soon as it has heard everything."
+    ),
 ]
 JobsOption = Annotated[int, typer.Option(min=0, help="Decoding processes; 0: one a processor.")]
 MinutesOption = Annotated[
