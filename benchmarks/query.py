@@ -61,8 +61,9 @@ class Shape:
     versions: int = 3  # of a work
     segments: int = 16  # of a recording: 3 minutes, a slice every 10 s
     phones_per_s: float = 2.7  # read of a recording
-    misread: float = 0.5  # share of the phones; a third of these is not read at all
-    within: float = 0.6  # cosine of a segment with its counterpart in another version
+    misread: float = 0.5  # mean share of the phones; a third of these is not read at all
+    within: float = 0.6  # mean cosine of a segment with its counterpart in another version
+    within_std: float = 0.0  # of the same from version to version: some are clearer than others
     between: float = 0.1  # mean cosine of segments of two works
     between_std: float = 0.1
 
@@ -81,14 +82,24 @@ class Made:
         self._shape, self._n_used = shape, n_used
         self._basis = np.linalg.qr(rng.normal(size=(dim, n_used)))[0].T.astype(np.float32)
         self._common = _unit(rng.normal(size=(1, n_used)))
+        odds = 1 / np.arange(4, PHONES + 3)  # some phones are ten times as common as others
+        self._odds = odds / odds.sum()
+
+    def clarity(self, work: int, version: int) -> float:
+        """How clear a version is, 1 on average; a cosine has those of both as factors."""
+        spread = min(
+            0.95, np.sqrt(3 * (np.sqrt(1 + (self._shape.within_std / self._shape.within) ** 2) - 1))
+        )
+        return float(np.random.default_rng((5, work, version)).uniform(1 - spread, 1 + spread))
 
     def version(self, work: int, version: int) -> Sung:
-        """Cosines are ``within`` to the same segment of other versions, else ``between``."""
+        """Cosines are about ``within`` to the same segment of other versions, else ``between``."""
         shape = self._shape
         size = (shape.segments, self._n_used)
         words = _unit(np.random.default_rng((1, work)).normal(size=size))
         noise = _unit(np.random.default_rng((2, work, version)).normal(size=size))
-        between, within = max(0.0, shape.between), shape.within
+        between = max(0.0, shape.between)
+        within = min(0.95, between + (shape.within - between) * self.clarity(work, version) ** 2)
         mixed = (
             np.sqrt(between) * self._common
             + np.sqrt(max(0.0, within - between)) * words
@@ -108,9 +119,10 @@ class Made:
         )
         read = np.zeros(n, PHONE_DTYPE)
         read["time_s"] = np.linspace(0, SONG_S, n, endpoint=False)
-        read["phone"] = of_work.integers(1, PHONES, n)
-        wrong = of_version.random(n) < shape.misread
-        read["phone"][wrong] = of_version.integers(1, PHONES, int(wrong.sum()))
+        read["phone"] = of_work.choice(np.arange(1, PHONES), n, p=self._odds)
+        wrong = of_version.random(n) < 1 - (1 - shape.misread) * self.clarity(work, version)
+        others = of_version.choice(np.arange(1, PHONES), int(wrong.sum()), p=self._odds)
+        read["phone"][wrong] = others
         return read[~wrong | (of_version.random(n) < 2 / 3)]
 
 
@@ -215,8 +227,14 @@ def measured_shape(recordings: int, results: Path = RESULTS) -> Shape:
     if result is None:
         return Shape(recordings)
     found = result["figures"]["cosines"]
-    within, between = found["segment_within_best"]["mean"], found["segment_between"]
-    shape = Shape(recordings, within=within, between=between["mean"], between_std=between["std"])
+    within, between = found["segment_within_best"], found["segment_between"]
+    shape = Shape(
+        recordings,
+        within=within["mean"],
+        within_std=within["std"],
+        between=between["mean"],
+        between_std=between["std"],
+    )
     density = result["figures"].get("phones_per_s")
     return replace(shape, phones_per_s=density) if density else shape
 

@@ -34,6 +34,7 @@ from livi_index.transcripts import Transcript, second_reading
 
 CLASSES = 32  # that the aligner tells apart; phones that are rare share one
 LARGEST_GAP = 127  # steps; the aligner counts in bytes, and says nothing of larger ones
+SHARED = 10_000_000  # pairs of phones from which several processors are worth their start
 SCHEMA = 1
 
 FloatArray = NDArray[np.float32]
@@ -79,27 +80,31 @@ def read_scoring(bundle: Bundle, file: str) -> Scoring:
 
 
 class Aligner:
-    """Compares transcripts by one scoring, on one processor."""
+    """Compares transcripts by one scoring, on ``threads`` processors where there is much to do."""
 
-    def __init__(self, scoring: Scoring) -> None:
+    def __init__(self, scoring: Scoring, *, threads: int = 1) -> None:
         # Imported when needed: loading it takes as long as many a command.
         import stringzilla
         import stringzillas
 
         self._scoring = scoring
+        self._threads = threads
         self._strings: Any = stringzilla.Strs
-        self._device = stringzillas.DeviceScope(cpu_cores=1)
-        self._engine = stringzillas.SmithWatermanScores(
-            scoring.classes, scoring.pairs, -scoring.gap, -scoring.gap, capabilities=self._device
-        )
+        self._library: Any = stringzillas
+        self._alone = self._engine(1)
 
-    def scores(self, these: Sequence[Transcript], those: Sequence[Transcript]) -> FloatArray:
-        """(N, M) float32: each of N transcripts with each of M, in nats above chance."""
+    def scores(
+        self, these: Sequence[Transcript], those: Sequence[Transcript], *, once: bool = False
+    ) -> FloatArray:
+        """(N, M) float32: each of N transcripts with each of M, in nats above chance.
+
+        ``once`` leaves second readings out, in half the time.
+        """
         found = np.zeros((len(these), len(those)), np.float32)
         if found.size == 0:
             return found
         found[:] = self._steps(*([t["phone"] for t in side] for side in (these, those)))
-        if any(t["other"].any() for side in (these, those) for t in side):
+        if not once and any(t["other"].any() for side in (these, those) for t in side):
             found += self._steps(*([second_reading(t) for t in side] for side in (these, those)))
             found /= 2
         lengths = np.log([max(len(transcript), 1) for transcript in (*these, *those)])
@@ -111,5 +116,18 @@ class Aligner:
 
     def _steps(self, these: list[NDArray[np.uint8]], those: list[NDArray[np.uint8]]) -> Any:
         """(N, M) scores of best alignments, in steps."""
-        strings = (self._strings([phones.tobytes() for phones in side]) for side in (these, those))
-        return self._engine(*strings, device=self._device)
+        strings = [self._strings([phones.tobytes() for phones in side]) for side in (these, those)]
+        cells = sum(map(len, these)) * sum(map(len, those))
+        shared = self._threads > 1 and cells >= SHARED
+        # Kept, its threads would wait for work in a loop.
+        engine, device = self._engine(self._threads) if shared else self._alone
+        return engine(*strings, device=device)
+
+    def _engine(self, threads: int) -> tuple[Any, Any]:
+        """An engine, and the processors that it is for."""
+        by = self._scoring
+        device = self._library.DeviceScope(cpu_cores=threads)
+        engine = self._library.SmithWatermanScores(
+            by.classes, by.pairs, -by.gap, -by.gap, capabilities=device
+        )
+        return engine, device

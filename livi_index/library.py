@@ -42,7 +42,15 @@ from livi_index.database import translated
 from livi_index.encoders import BATCH_WINDOWS, AudioEncoder, TextEncoder
 from livi_index.errors import BadInput, BadModel, LibraryNotFound, NoSinging
 from livi_index.generations import Generation, Manifest, RecordingInfo, current
-from livi_index.models import CARD, Bundle, Calibration, find_model, open_bundle, verify
+from livi_index.models import (
+    CARD,
+    Bundle,
+    Calibration,
+    find_model,
+    open_bundle,
+    usable_cpus,
+    verify,
+)
 from livi_index.ranking import RankOptions, Scored, Sung, best_pairs, score_candidates
 from livi_index.records import IntArray
 from livi_index.scan import content_hash, format_id, recording_id
@@ -431,14 +439,16 @@ class Library:
         vectors = np.concatenate([part.vectors for part in parts])
         return vectors, transcribed([part.guesses for part in parts], pieces, encoder.clip_s)
 
+    @property
+    def _processors(self) -> int:
+        return self._threads or usable_cpus()
+
     @cached_property
     def _aligner(self) -> Aligner | None:
         clips = self.bundle.card.space(SPACE).clips
-        return (
-            Aligner(read_scoring(self.bundle, clips.alignment))
-            if clips and clips.alignment
-            else None
-        )
+        if clips is None or not clips.alignment:
+            return None
+        return Aligner(read_scoring(self.bundle, clips.alignment), threads=self._processors)
 
     @cached_property
     def _spelling(self) -> tuple[Spelling, Aligner] | None:
@@ -447,7 +457,7 @@ class Library:
             return None
         phones = read_scoring(self.bundle, clips.alignment)
         spelling = read_spelling(self.bundle, clips.alignment, phones)
-        return (spelling, Aligner(spelling.scoring)) if spelling else None
+        return (spelling, Aligner(spelling.scoring, threads=self._processors)) if spelling else None
 
     @cached_property
     def _detector(self) -> VocalDetector:

@@ -37,6 +37,7 @@ from livi_index.transcripts import Transcript, between
 from livi_index.vectors import products
 
 BLOCK = 1 << 22  # pairs of segments that are compared at once
+REFINED = 30  # best ones of which second readings are compared too
 FURTHER = 10  # times as many candidates, where the nearest are not it
 RELAYED = 1.0  # nats by which a candidate stays behind what it was found through
 
@@ -48,13 +49,15 @@ IntArray = NDArray[np.int64]
 class RankOptions:
     """How candidates are found and scored; ``track_weight`` 1 is by tracks alone, 0 by pairs.
 
-    ``align`` False leaves transcripts out; with them, there are as many candidates by track vector
-    as ``cells``, pairs of phones that are compared, allow; where none scores ``certain_from``, many
-    more. A best one that scores at least ``relay_from`` finds others.
+    ``align`` False leaves transcripts out. With them, all are candidates in a library of at most
+    ``all_below`` recordings; in a larger one as many by track vector as ``cells``, pairs of phones
+    that are compared, allow, and where none scores ``certain_from``, many more. A best one that
+    scores at least ``relay_from`` finds others.
     """
 
     candidates: int = 100  # recordings by track vector, and again by segments, at least
     align: bool = True
+    all_below: int = 1000
     cells: int = 50_000_000
     certain_from: float = 20.0
     relay_from: float = 6.0
@@ -119,21 +122,21 @@ def score_candidates(
     """
     track = pool(sung.vectors, sung.weights)
 
-    def nearest(n: int) -> IntArray:
-        ids = _candidates(generation, space, sung, track, n, options, threads)
+    def nearest(n: int, by: FloatArray) -> IntArray:
+        ids = _candidates(generation, space, by, track, n, options, threads)
         return ids[~np.isin(ids, list(without))]
 
     if aligner is not None and options.align and sung.transcript is not None:
         n_all = len(generation.recording_ids(space))
-        for times in (1, FURTHER):
-            n = times * _affordable(generation, space, sung.transcript, options)
-            ids = nearest(n)
+        n = _affordable(generation, space, sung.transcript, options)
+        for n_tracks in (n, FURTHER * n):
+            ids = nearest(n_tracks, sung.vectors[_apart(sung)])
             transcripts = generation.transcripts_of(ids, space)
             scores = _by_transcripts(aligner, sung.transcript, transcripts, options.relay_from)
-            if n >= n_all or (len(scores) and scores.max() >= options.certain_from):
+            if n_tracks >= n_all or (len(scores) and scores.max() >= options.certain_from):
                 break
     else:
-        ids = nearest(options.candidates)
+        ids = nearest(options.candidates, sung.vectors)
         scores = _by_vectors(generation, space, sung, track, ids, options)
     order = np.lexsort((ids, -scores))
     return Scored(ids[order], scores[order])
@@ -157,10 +160,13 @@ def best_pairs(
     else:
         of = dict(zip(ids.tolist(), generation.transcripts_of(ids, space), strict=True))
         spans = table[["recording_id", "start_s", "end_s"]].tolist()
-        times = zip(sung.start_s.tolist(), sung.end_s.tolist(), strict=True)
-        likeness = aligner.scores(
+        likeness = np.full((len(sung.start_s), len(table)), -np.inf, np.float32)
+        rows = _apart(sung)
+        times = zip(sung.start_s[rows].tolist(), sung.end_s[rows].tolist(), strict=True)
+        likeness[rows] = aligner.scores(
             [between(sung.transcript, *span) for span in times],
             [between(of[number], *span) for number, *span in spans],
+            once=True,
         )
     return _best_pairs(sung, likeness, ids, table, n_pairs)
 
@@ -168,13 +174,24 @@ def best_pairs(
 def _by_transcripts(
     aligner: Aligner, asked: Transcript, transcripts: list[Transcript], relay_from: float
 ) -> NDArray[np.float64]:
-    scores: NDArray[np.float64] = aligner.scores([asked], transcripts)[0].astype(np.float64)
+    scores: NDArray[np.float64] = aligner.scores([asked], transcripts, once=True)[0].astype(float)
+    top = np.argsort(-scores, kind="stable")[:REFINED]
+    scores[top] = aligner.scores([asked], [transcripts[row] for row in top])[0]
     if len(scores) and scores.max() >= relay_from:
         best = int(scores.argmax())
-        through = aligner.scores([transcripts[best]], transcripts)[0].astype(np.float64)
-        relayed = np.minimum(scores[best], through) - RELAYED
-        scores = np.maximum(scores, relayed)
+        through = aligner.scores([transcripts[best]], transcripts, once=True)[0].astype(float)
+        scores = np.maximum(scores, np.minimum(scores[best], through) - RELAYED)
     return scores
+
+
+def _apart(sung: Sung) -> IntArray:
+    """Segments of which none overlaps with another, from the first on; they hold nearly all."""
+    rows, end_s = [], -np.inf
+    for row, start_s in enumerate(sung.start_s.tolist()):
+        if start_s >= end_s:
+            rows.append(row)
+            end_s = float(sung.end_s[row])
+    return np.array(rows)
 
 
 def _by_vectors(
@@ -202,6 +219,8 @@ def _affordable(
 ) -> int:
     """How many recordings can be compared with a transcript for ``options.cells``."""
     n_recordings = max(1, len(generation.recording_ids(space)))
+    if n_recordings <= options.all_below:
+        return n_recordings
     cells = max(1.0, len(transcript) * generation.phones(space) / n_recordings)
     return max(options.candidates, int(options.cells / cells))
 
@@ -209,16 +228,18 @@ def _affordable(
 def _candidates(
     generation: Generation,
     space: str,
-    sung: Sung,
+    segments: FloatArray,
     track: FloatArray,
     n_tracks: int,
     options: RankOptions,
     threads: int,
 ) -> IntArray:
-    """Recordings (C,) ascending: ``n_tracks`` by track vector and some by segments."""
+    """Recordings (C,) ascending: ``n_tracks`` by track vector and some by ``segments`` (n, D)."""
+    if n_tracks >= len(generation.recording_ids(space)):
+        return generation.recording_ids(space)
     n = options.candidates
     tracks = generation.search_recordings(track[None], n_tracks, space, threads=threads)
-    found = generation.search_segments(sung.vectors, n, space, threads=threads)
+    found = generation.search_segments(segments, n, space, threads=threads)
     keys = found.keys[found.keys > 0]
     best_first = np.argsort(-found.scores[found.keys > 0], kind="stable")
     owners = generation.recordings_of(keys[best_first], space)

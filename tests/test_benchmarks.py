@@ -128,7 +128,7 @@ def test_versions_are_counted_on_a_rendered_folder(tmp_path: Path) -> None:
         split = sung.split_of(library, entries, sung.engines_of(folder))
         assert split.ids == [row[0] for row in rows] and split.asks.sum() == 6
         assert (split.numbers == 0).tolist() == [False] * 5 + [True, False]
-        for options in (*sung.rankings(["2,0.5,0.25"]).values(), RankOptions(candidates=1)):
+        for options in (*sung.rankings().values(), RankOptions(candidates=1)):
             found = sung.rank(library, split, options)
             # The quiet version is found last by its sister, and finds her last.
             assert found.first_rank.tolist() == [1, 1, 1, 1, 6, 6]

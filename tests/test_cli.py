@@ -178,7 +178,7 @@ def test_query_for_people(built, music):
     first, head, *hits = done.stdout.splitlines()
     assert re.search(r"song-1.ogg  \(0:35, vocalness 1.00\)", first)
     assert head.split() == ["#", "prob.", "score", "recording"]
-    assert len([line for line in hits if re.match(r" +\d+ +\d\.\d\d +-?\d\.\d{3}  ", line)]) == 4
+    assert len([line for line in hits if re.match(r" +\d+ +\d\.\d\d +-?\d\.\d\d  ", line)]) == 4
     assert any(re.search(r"matches \d:\d\d ↔ \d:\d\d", line) for line in hits)
     assert "and 1 more (--all)" in done.stdout
     assert "\\xff\\xfe.wav" in done.stdout

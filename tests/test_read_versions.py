@@ -158,7 +158,7 @@ def test_query_on_the_command_line(place):
             assert set(match) == {"query_start_s", "hit_start_s", "score"}
     assert answer["hits"][0]["matches"]
     told = livi("query", path_of(place, "slow"), library=library).stdout
-    assert re.search(r"1 +1\.00 +\d{3}\.\d{3} .*\n.*song-2\.wav\n +matches \d:\d\d ↔ ", told)
+    assert re.search(r"1 +1\.00 +\d{3}\.\d{2} .*\n.*song-2\.wav\n +matches \d:\d\d ↔ ", told)
 
 
 def test_groups_and_news(place, library, tmp_path):
@@ -368,15 +368,15 @@ def test_as_many_are_compared_as_there_is_time_for(tmp_path):
     with made(tmp_path, recordings) as library:
         every = scores_of(library, query, RankOptions(candidates=5))
         assert len(every) == 40
-        at_once = {"candidates": 2, "certain_from": -math.inf}
+        at_once = {"candidates": 2, "all_below": 0, "certain_from": -math.inf}
         few = scores_of(library, query, RankOptions(**at_once, cells=60 * 60 * 12))
         assert 12 <= len(few) <= 12 + 2
         assert 2 <= len(scores_of(library, query, RankOptions(**at_once, cells=1))) <= 4
         assert few.items() <= every.items()
         # Where nothing is certain among them, more are compared, and where something is, not.
-        more = scores_of(library, query, RankOptions(candidates=2, cells=1))
+        more = scores_of(library, query, RankOptions(candidates=2, all_below=0, cells=1))
         assert 20 <= len(more) <= 22
-        found = scores_of(library, recordings[8], RankOptions(candidates=2, cells=1))
+        found = scores_of(library, recordings[8], RankOptions(2, all_below=0, cells=1))
         assert len(found) <= 4 and max(found, key=found.get) == 8
 
 
