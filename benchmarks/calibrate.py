@@ -108,11 +108,8 @@ def main() -> None:
             "words": calibrated(of_lines(library, options.folder, works)),
         }
         n_recordings = library.info.recordings
-    write_result(
-        "calibration",
-        {"model": model_facts(bundle), "recordings": n_recordings, **curves},
-        options.out,
-    )
+    figures = {"model": model_facts(bundle), "recordings": n_recordings, **curves}
+    write_result("calibration", figures, options.out, program="calibrate")
     for question, curve in curves.items():
         print(f"[calibration.{question}]")
         print(f"slope = {curve['slope']}\noffset = {curve['offset']}")

@@ -76,6 +76,24 @@ def _heads(figures: Figures) -> str:
     return f"{'; '.join(found)} ({size})"
 
 
+def _typed(figures: Figures) -> str:
+    typed = figures["rendered"]
+    plain, misspelt = typed["plain"], typed["misspelt"]
+    found = f"{plain['hr1']:.3f} / {plain['hr10']:.3f}; {misspelt['hr10']:.3f}"
+    return f"{found} ({typed['works']} works)"
+
+
+def _real_words(figures: Figures) -> str:
+    english, others = figures["real"]["english"], figures["real"]["others"]
+    told = f"{english['hr1']:.3f} / {english['hr3']:.3f}"
+    return f"{told} (other languages {others['hr1']:.3f} / {others['hr3']:.3f})"
+
+
+def _calibration(figures: Figures) -> str:
+    kinds = [figures["lyrics"]["held_out"], figures["words"]["held_out"]]
+    return "; ".join(f"{kind['brier']:.4f} / {kind['ece']:.3f}" for kind in kinds)
+
+
 LINES = (
     Line(
         "sung test split, 200 works × 3 versions and 150 recordings without singing: HR@1 / MAP@10",
@@ -84,6 +102,19 @@ LINES = (
     Line(
         "the demonstration's songs, clear voices and new words: HR@1 / MAP@10",
         "", "demo", _versions,
+    ),
+    Line(
+        "a typed line of five words and more finds its work: HR@1 / HR@10; with one word in five"
+        " misspelt: HR@10",
+        "≥ 0.60 / 0.85; ≥ 0.75 (500 works)", "words", _typed,
+    ),
+    Line(
+        "three lines of a real English song find it among 14: HR@1 / HR@3",
+        "≥ 0.60 / 0.80", "words", _real_words,
+    ),
+    Line(
+        "probabilities on works they were not fitted on, recordings; typed lines: Brier / ECE",
+        "", "calibration", _calibration,
     ),
     Line(
         "ways from the reader to a vector, tracks by their mean: HR@1 / words → audio HR@1",
