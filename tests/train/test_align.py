@@ -149,7 +149,7 @@ def test_a_phone_is_worth_most_beside_itself(learned) -> None:
     )
     dearer = scoring_of(learned[0], shift=0.8, gap=2.0)
     assert dearer.gap == round(2.0 * STEPS_PER_NAT)
-    assert (dearer.pairs.astype(int) - steps).mean() == pytest.approx(-6, abs=0.5)
+    assert (dearer.pairs.astype(int) - steps).mean() == pytest.approx(-0.5 * STEPS_PER_NAT, abs=0.5)
 
 
 def test_a_phone_that_was_never_read_or_sung_does_no_harm(learned) -> None:
@@ -193,7 +193,11 @@ def test_a_bundle_reads_what_is_written(learned, tmp_path: Path) -> None:
     found = read_scoring(open_bundle(folder), "alignment.json")
     np.testing.assert_array_equal(found.classes, scoring.classes)
     np.testing.assert_array_equal(found.pairs, scoring.pairs)
-    assert (found.gap, found.steps_per_nat, found.chance) == (scoring.gap, 12.0, (-1.25, 0.5))
+    assert (found.gap, found.steps_per_nat, found.chance) == (
+        scoring.gap,
+        STEPS_PER_NAT,
+        (-1.25, 0.5),
+    )
 
 
 def test_each_mix_of_a_window_is_a_reading_of_what_is_sung() -> None:
