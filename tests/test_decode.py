@@ -182,12 +182,15 @@ def test_a_pool_can_be_closed_from_another_thread_than_it_is_used_in(audio_file)
 
 
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 import faulty_decoders
 from livi_index.decode import DecodePool
 
 if __name__ == "__main__":
+    # A shell lets what it starts in the background ignore interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with DecodePool(2, decode=faulty_decoders.by_name) as pool:
         for path, result in pool.decode_all(map(Path, sys.argv[1:])):
             print(path.stem, flush=True)
