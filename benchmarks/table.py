@@ -73,7 +73,8 @@ def _heads(figures: Figures) -> str:
     rows = figures["rows"].items()
     found = [f"{name} {row['hr1']:.3f} / {row['words_hr1']:.3f}" for name, row in rows]
     size = f"{figures['works']} works, heads taught for {figures['training_minutes']:g} minutes"
-    return f"{'; '.join(found)} ({size})"
+    model = figures["model"]
+    return f"{'; '.join(found)} ({model['name']} {model['version']}, {size})"
 
 
 def _typed(figures: Figures) -> str:

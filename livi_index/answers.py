@@ -51,7 +51,7 @@ class LibraryInfo:
 
 @dataclass(frozen=True)
 class Match:
-    """Two segments that are alike: where each begins, and their cosine."""
+    """Two segments that are alike: where each begins, and their score, of the hit's kind."""
 
     query_start_s: float
     hit_start_s: float
@@ -60,7 +60,7 @@ class Match:
 
 @dataclass(frozen=True)
 class WordsMatch:
-    """A segment of a hit, its cosine with the nearest passage, and that passage's number from 0."""
+    """A segment of a hit, its score with the best passage, and that passage's number from 0."""
 
     passage: int
     hit_start_s: float

@@ -437,6 +437,8 @@ def _check_card(card: ModelCard, where: str) -> None:
     for name in (card.name, *card.files):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == CARD:
             raise BadModel(f"{where} holds a name that is not allowed: {name!r}")
+    if any(not curve.slope > 0 for curve in card.calibration.values()):
+        raise BadModel(f"{where} has a calibration in which a better score is no likelier")
     if any(space.pooling != "mean" for space in card.spaces):
         raise BadModel(f"{where} asks for a pooling this version does not know")
     for space in card.spaces:

@@ -63,7 +63,7 @@ class Spelt:
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Segments (n,) of one recording, best first, that do not overlap: times, cosines with the
+    """Segments (n,) of one recording, best first, that do not overlap: times, scores with the
     passage that is nearest to each, and its number."""
 
     start_s: FloatArray

@@ -93,6 +93,10 @@ def test_calibration_is_a_logistic_curve_that_never_overflows() -> None:
         ({"vocals": {"file": "vocals.onnx"}}, "lacks: window_s"),
         ({"vocals": {"file": "other.onnx", "window_s": 3.0}}, "other.onnx"),
         ({"name": "../tiny"}, "not allowed"),
+        (
+            {"calibration": {"lyrics": {"slope": 0.0, "offset": 1.0, "fitted_on": ""}}},
+            "no likelier",
+        ),
     ],
 )
 def test_a_card_with_a_fault_is_refused(
