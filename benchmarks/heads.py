@@ -172,10 +172,11 @@ def taught(frames: Tensor, texts: Sequence[str], encode: Texts, training: HeadTr
     """The paper's head, taught the text vectors of what is sung in these frames."""
     import torch
 
-    from export.pooled import HeadOptions, train_head
+    from export.pooled import HIDDEN, train_head
+    from export.student import HeadOptions
 
     text = torch.from_numpy(encode(texts))
-    options = HeadOptions(width=frames.shape[-1], dim=text.shape[1])
+    options = HeadOptions(frames.shape[-1], HIDDEN, text.shape[1])
     head, losses = train_head(frames, text, options, training)
     print(f"{len(losses) * 20} steps, loss {losses[0]:.3f} → {losses[-1]:.3f}", flush=True)
 

@@ -1,65 +1,19 @@
-"""The paper's head: attention worked out the long way, the originals' outputs, and learning."""
+"""The paper's head on our reader's frames: its loss, its learning, what it hears."""
 
 from __future__ import annotations
 
-import golden
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from torch.nn import functional as F  # noqa: E402
 
-from export.pooled import (  # noqa: E402
-    Head,
-    HeadOptions,
-    HeadTraining,
-    hidden_states,
-    paper_loss,
-    train_head,
-)
+from export.pooled import HeadTraining, hidden_states, paper_loss, train_head  # noqa: E402
 from export.reader import Reader, ReaderOptions  # noqa: E402
+from export.student import HeadOptions  # noqa: E402
 
 pytestmark = pytest.mark.train
 SMALL = HeadOptions(width=16, hidden=(24,), dim=12)
-
-
-def rotated(keys: torch.Tensor) -> torch.Tensor:
-    """Keys (T, C) turned by their positions: channel i with channel i + C/2."""
-    half = keys.shape[1] // 2
-    pairs = torch.complex(keys[:, :half], keys[:, half:]).to(torch.complex128)
-    speed = 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
-    turns = torch.exp(1j * torch.arange(len(keys), dtype=torch.float64)[:, None] * speed)
-    return torch.cat([(pairs * turns).real, (pairs * turns).imag], dim=1).float()
-
-
-@torch.no_grad()
-def test_folded_attention_is_attention() -> None:
-    torch.manual_seed(0)
-    attention = Head(SMALL).pooling.attn.attn
-    for weight in attention.parameters():
-        torch.nn.init.normal_(weight)
-    frames = torch.randn(40, 16)
-    scores = rotated(attention.kl(frames)) @ attention.ql(frames[0]) / 4
-    expected = attention.proj(scores.softmax(dim=0) @ attention.vl(frames))
-    assert torch.allclose(attention(frames[None])[0], expected, atol=1e-4)
-
-
-@torch.no_grad()
-def test_the_papers_head_answers_as_the_original() -> None:
-    outputs = golden.outputs("livi_head")
-    table = golden.key_table("livi")
-    head = Head(HeadOptions.livi()).eval()
-    state = {k: torch.from_numpy(v) for k, v in golden.weights("livi_head", table)}
-    head.load_state_dict(state, strict=True)
-    t, c = np.arange(1500)[:, None], np.arange(1280)
-    frames = [
-        golden.uniform(f"livi:{b}", t * 1280 + c)
-        + 2 * golden.uniform(f"livislow:{b}", t // 50 * 1280 + c)
-        for b in range(2)
-    ]
-    embedding = head(torch.from_numpy(np.stack(frames).astype(np.float32))).numpy()
-    assert np.abs(embedding - outputs["embedding"]).max() < 1e-4 * outputs["embedding"].max()
 
 
 def test_the_loss_of_cases_worked_by_hand() -> None:
