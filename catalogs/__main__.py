@@ -5,6 +5,8 @@
 tells where a data set comes from. ``render`` writes sung covers as audio files; ``manifest`` writes
 what they would be, without a sound, and prints its sha256; ``backings`` renders accompaniments for
 training; ``demo`` writes the small original catalogue that is part of this repository.
+``instrumentals`` and ``softer`` render other recordings of the works of a rendered folder,
+``altered`` and ``halves`` make copies of recordings that one has.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from catalogs import Split, datasets
+from catalogs.copies import KINDS
 from livi_index.errors import BadInput, LiviError
 
 if TYPE_CHECKING:
@@ -54,12 +57,9 @@ def about(arguments: argparse.Namespace) -> None:
 def render(arguments: argparse.Namespace) -> None:
     """Write the first works of a split and their entries; an interrupted run goes on."""
     from catalogs.manifest import TEST_WORKS, first_works
-    from catalogs.sung import write_catalogue
 
     works = arguments.works or TEST_WORKS
-    rows = first_works(_rows(arguments), works, arguments.instrumentals)
-    entries = write_catalogue(arguments.out, rows, arguments.data, arguments.workers)
-    print(f"{arguments.out}: {len(entries)} recordings, see entries.csv")
+    _write(arguments, first_works(_rows(arguments), works, arguments.instrumentals))
 
 
 def manifest(arguments: argparse.Namespace) -> None:
@@ -84,6 +84,45 @@ def backings(arguments: argparse.Namespace) -> None:
         with part.open("wb") as file:
             np.save(file, np.round(audio * 32767).astype(np.int16))
         part.replace(target)
+
+
+def instrumentals(arguments: argparse.Namespace) -> None:
+    """Write a new instrumental version of each work of a folder that was rendered."""
+    from catalogs.variants import instrumental_rows, read_rows
+
+    _write(arguments, instrumental_rows(read_rows(arguments.folder)))
+
+
+def softer(arguments: argparse.Namespace) -> None:
+    """Write sung versions of a folder that was rendered with the voice at another level."""
+    from catalogs.variants import read_rows, softer_rows
+
+    rows = softer_rows(read_rows(arguments.folder), arguments.voice_db, arguments.versions)
+    _write(arguments, rows)
+
+
+def _write(arguments: argparse.Namespace, rows: list[Row]) -> None:
+    from catalogs.sung import write_catalogue
+
+    entries = write_catalogue(arguments.out, rows, arguments.data, arguments.workers)
+    print(f"{arguments.out}: {len(entries)} recordings, see entries.csv")
+
+
+def altered(arguments: argparse.Namespace) -> None:
+    """Write altered copies of recordings, and the list of them."""
+    from catalogs.copies import altered as write
+    from catalogs.sung import write_entries
+
+    entries = write(arguments.sources, arguments.out, seed=arguments.seed, kinds=arguments.kinds)
+    write_entries(arguments.out / "entries.csv", entries)
+
+
+def halves(arguments: argparse.Namespace) -> None:
+    """Write the first and the second halves of recordings, and the list of them."""
+    from catalogs.copies import halves as write
+    from catalogs.sung import write_entries
+
+    write_entries(arguments.out / "entries.csv", write(arguments.sources, arguments.out))
 
 
 def demo(arguments: argparse.Namespace) -> None:
@@ -118,7 +157,13 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("about", help=about.__doc__)
     command.add_argument("name", choices=datasets.NAMES)
     command.set_defaults(run=about)
-    place = os.environ.get("LIVI_DATA")
+    _add_made(commands)
+    _add_others(commands)
+    return parser
+
+
+def _add_made(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """What is made from a seed."""
     for run in (render, manifest, backings, demo):
         command = commands.add_parser(run.__name__, help=run.__doc__)
         command.add_argument("out", type=Path)
@@ -126,8 +171,8 @@ def _parser() -> argparse.ArgumentParser:
         if run in (render, manifest):
             command.add_argument("--split", choices=("train", "test"), default="test")
             command.add_argument("--works", type=int, help="default: those of the test split")
-            command.add_argument("--data", type=Path, default=Path(place) if place else None)
             command.add_argument("--seed", type=int, help="default: that of the test split")
+            _add_data(command)
         if run is render:
             command.add_argument("--instrumentals", type=int, default=0)
             command.add_argument("--workers", type=int, default=1)
@@ -135,7 +180,33 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("-n", type=int, default=150)
             command.add_argument("--seconds", type=float, default=60.0)
             command.add_argument("--seed", type=int, default=1)
-    return parser
+
+
+def _add_others(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """What is made from recordings that there are, or from their manifest."""
+    for run in (instrumentals, softer):
+        command = commands.add_parser(run.__name__, help=run.__doc__)
+        command.add_argument("folder", type=Path, help="with a manifest.jsonl")
+        command.add_argument("out", type=Path)
+        command.add_argument("--workers", type=int, default=1)
+        _add_data(command)
+        command.set_defaults(run=run)
+        if run is softer:
+            command.add_argument("--voice-db", type=float, required=True, help="over the backing")
+            command.add_argument("--versions", type=int, default=1, help="of each work")
+    for run in (altered, halves):
+        command = commands.add_parser(run.__name__, help=run.__doc__)
+        command.add_argument("sources", type=Path, nargs="+", help="files and folders")
+        command.add_argument("out", type=Path)
+        command.set_defaults(run=run)
+        if run is altered:
+            command.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+            command.add_argument("--seed", type=int, default=1)
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    place = os.environ.get("LIVI_DATA")
+    command.add_argument("--data", type=Path, default=Path(place) if place else None)
 
 
 def main() -> None:

@@ -279,21 +279,21 @@ def _work(
             kind="sung" if sung else "instrumental",
             split=split,
             title=_title(text.title, version, rng),
-            artist=_artist(rng),
+            artist=draw_artist(rng),
             author=text.author,
             poem=text.title,
             form=words,
             lacks=share,
             tune_seed=tune_seed,
-            change=_change(tune, words, int(semitones[version]), rng),
+            change=draw_change(tune, words, int(semitones[version]), rng),
             voice=voices[version] if sung else None,
-            **_delivery(rng),
+            **draw_delivery(rng),
             backing="anthem" if anthem else ("band" if sung else "lead"),
             band_seed=int(bands[version]),
             anthem=anthem,
             voice_to_backing_db=round(float(rng.uniform(-5, 6)), 2) if sung else None,
-            room=_room(rng),
-            codec=_codec(rng),
+            room=draw_room(rng),
+            codec=draw_codec(rng),
         )
 
 
@@ -309,21 +309,21 @@ def _distractor(name: str, number: int, split: Split, names: Sequence[str]) -> R
         kind="distractor",
         split=split,
         title=f"{choose(rng, _NOUNS)} in {'CDEFGAB'[int(rng.integers(7))]}",
-        artist=_artist(rng),
+        artist=draw_artist(rng),
         author="",
         poem="",
         form=form,
         lacks=0.0,
         tune_seed=tune.seed,
-        change=_change(tune, form, int(rng.integers(-5, 6)), rng),
+        change=draw_change(tune, form, int(rng.integers(-5, 6)), rng),
         voice=None,
-        **_delivery(rng),
+        **draw_delivery(rng),
         backing=backing,
         band_seed=int(rng.integers(N_BANDS[split])),
         anthem=choose(rng, names) if backing == "anthem" else None,
         voice_to_backing_db=None,
-        room=_room(rng),
-        codec=_codec(rng),
+        room=draw_room(rng),
+        codec=draw_codec(rng),
     )
 
 
@@ -344,7 +344,7 @@ def _voices(split: Split, rng: np.random.Generator) -> list[Voice]:
     return voices
 
 
-def _change(
+def draw_change(
     tune: Tune, form: Sequence[Section], semitones: int, rng: np.random.Generator
 ) -> Change:
     change = Change(
@@ -360,7 +360,7 @@ def _change(
     return replace(change, tempo_factor=round(float(np.clip(factor, 0.8, 1.25)), 4))
 
 
-def _delivery(rng: np.random.Generator) -> dict[str, Any]:
+def draw_delivery(rng: np.random.Generator) -> dict[str, Any]:
     """How a voice sings; drawn for every row so that rows with and without voice stay alike."""
     return {
         "formant": round(float(rng.uniform(0.92, 1.1)), 3),
@@ -369,7 +369,7 @@ def _delivery(rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def _room(rng: np.random.Generator) -> Room:
+def draw_room(rng: np.random.Generator) -> Room:
     return Room(
         decay_s=round(float(rng.uniform(0.15, 1.2)), 2),
         wet_db=round(float(rng.uniform(-24, -9)), 1),
@@ -377,7 +377,7 @@ def _room(rng: np.random.Generator) -> Room:
     )
 
 
-def _codec(rng: np.random.Generator) -> Codec:
+def draw_codec(rng: np.random.Generator) -> Codec:
     codec = choose(rng, _CODECS)
     return replace(codec, kbps=int(rng.integers(codec.kbps, 2 * codec.kbps) // 8 * 8))
 
@@ -389,6 +389,6 @@ def _title(poem: str, version: int, rng: np.random.Generator) -> str:
     return title + choose(rng, ("", "", "", " (live)", " (acoustic)", " [remix]", " - cover"))
 
 
-def _artist(rng: np.random.Generator) -> str:
+def draw_artist(rng: np.random.Generator) -> str:
     adjective, noun = choose(rng, _ADJECTIVES), choose(rng, _NOUNS)
     return choose(rng, ("The {0} {1}s", "{0} {1}", "{1} & the {0}s")).format(adjective, noun)

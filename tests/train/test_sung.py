@@ -26,6 +26,7 @@ from catalogs.sung import (
     sung_phrases,
     write_catalogue,
 )
+from catalogs.variants import instrumental_rows, softer_rows
 from catalogs.voices import TEST_VOICES, TRAIN_VOICES, Voice
 
 pytestmark = pytest.mark.train
@@ -120,6 +121,30 @@ def test_no_two_works_share_a_line(test_rows: list[Row]) -> None:
 def test_first_works_counts_what_is_asked(test_rows: list[Row]) -> None:
     kinds = [row.kind for row in first_works(test_rows, 200, 150)]
     assert [kinds.count(k) for k in ("sung", "instrumental", "distractor")] == [600, 75, 75]
+
+
+def test_an_instrumental_is_unlike_all_versions_of_its_work(test_rows: list[Row]) -> None:
+    first = first_works(test_rows, 40, 40)
+    played = instrumental_rows(first)
+    assert len(played) == 40 and played == instrumental_rows(first)
+    for new in played:
+        others = [row for row in first if row.work_id == new.work_id]
+        assert new.voice is None and new.tune_seed == others[0].tune_seed
+        for row in others:
+            assert new.change.semitones != row.change.semitones
+            assert new.change.tempo_factor != row.change.tempo_factor
+            assert new.band_seed != row.band_seed and new.recording_id != row.recording_id
+    assert {row.backing for row in played} == {"lead", "band"}
+
+
+def test_a_softer_version_differs_by_its_balance_alone(test_rows: list[Row]) -> None:
+    first = first_works(test_rows, 40, 40)
+    softer = softer_rows(first, -10.0, 2)
+    assert len(softer) == 80 and all(row.voice_to_backing_db == -10 for row in softer)
+    before = {row.recording_id: row for row in first}
+    for row in softer:
+        old = before[row.recording_id]
+        assert row == replace(old, voice_to_backing_db=-10.0) and row.kind == "sung"
 
 
 def test_a_row_survives_json(test_rows: list[Row]) -> None:
