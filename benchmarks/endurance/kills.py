@@ -1,0 +1,145 @@
+"""Nothing that was acknowledged is lost, whenever a build is killed.
+
+Half of the kills come at random moments, half at named points (``faults``): before every kind of
+write, sync and rename of commit and publish. After each the library is opened and looked through
+by ``check``; what was said to be kept must be there; of what was done but not yet kept, no more
+than one batch may be gone. Then the build is run again, until it ends, and what it made is compared
+with what an uninterrupted one makes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from benchmarks.endurance.faults import WRITING, killing, points, sample, watching
+from benchmarks.endurance.ground import READER, catalogue, contents, difference, environment_of
+from benchmarks.endurance.victim import BATCH
+from benchmarks.results import ROOT
+from livi_index.check import check
+from livi_index.store import DATABASE, Store
+
+SONGS = 14
+# What a killed build may leave behind: it comes with the next publication.
+BEHIND = ("the database holds what is not published yet", "what the database holds was never publ")
+
+
+class Trial:
+    """Builds of one catalogue, killed and looked at."""
+
+    def __init__(self, place: Path, music: Path, model: Path = READER) -> None:
+        self.music, self.model = music, model
+        self.library = place / "library"
+        self.violations: list[str] = []
+        self.kills = self.resumed = self.most_recomputed = 0
+
+    def start(self, before: Sequence[str] = ()) -> subprocess.Popen[str]:
+        program = [sys.executable, "-m", "benchmarks.endurance.victim"]
+        words = [*before, *program, str(self.music), str(self.library), str(self.model)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            words, cwd=ROOT, env=environment_of({}), stdout=pipe, stderr=pipe, text=True
+        )
+
+    def killed(self, before: Sequence[str] = (), after_s: float | None = None) -> bool:
+        """Run the build until it is killed, after a time or by ``before``; False if it ended."""
+        with self.start(before) as process:
+            if after_s is not None:
+                time.sleep(after_s)
+                workers = psutil.Process(process.pid).children(recursive=True)
+                process.kill()
+                _, alive = psutil.wait_procs(workers, timeout=10)
+                self.violations += [f"a worker outlived its build by {after_s:.2f} s"] * len(alive)
+            said, errors = process.communicate()
+        if process.returncode == 0:
+            return False
+        if process.returncode not in (-signal.SIGKILL, 128 + signal.SIGKILL):
+            self.violations.append(f"ended with {process.returncode}: {errors[-300:]}")
+        self.kills += 1
+        self.look(said)
+        return True
+
+    def look(self, said: str) -> None:
+        """Whether all is there that should be."""
+        lines = [line.split() for line in said.splitlines() if line.count(" ") == 1]
+        done = max((int(n) for _, n in lines), default=0)
+        kept = max((int(n) for word, n in lines if word == "kept"), default=0)
+        if not (self.library / DATABASE).exists():
+            self.violations += ["what was kept is gone"] * bool(kept)
+            return
+        with Store(self.library) as store:
+            there = len(store.known_files())
+            heard = store.ask("SELECT count(*) FROM analyses")[0][0]
+        self.most_recomputed = max(self.most_recomputed, done - heard)
+        if min(there, heard) < kept:
+            self.violations.append(f"{kept} were kept, {there} are there, {heard} of them heard")
+        if done - heard > BATCH:
+            self.violations.append(f"{done} were done, only {heard} are there")
+        for problem in check(self.library).problems:
+            if not problem.what.startswith(BEHIND):
+                self.violations.append(str(problem))
+
+    def finish(self, whole: dict[str, Any]) -> None:
+        """Run it to its end, compare, and begin anew."""
+        with self.start() as process:
+            errors = process.communicate()[1]
+        self.resumed += 1
+        if process.returncode:
+            self.violations.append(f"the rerun ended with {process.returncode}: {errors[-300:]}")
+        elif told := difference(contents(self.library), whole):
+            self.violations.append(f"after the rerun: {told}")
+        elif problems := check(self.library, read_percent=100).problems:
+            self.violations.append(f"after the rerun: {problems[0]}")
+        litter = [p.name for p in self.library.rglob("*") if p.name.startswith(".")]
+        self.violations += [f"after the rerun {name} is still there" for name in litter]
+        shutil.rmtree(self.library)
+
+
+def measure(place: Path, n: int, seed: int = 0, model: Path = READER) -> dict[str, Any]:
+    """n kills, half of them at random moments and half at named points."""
+    music = place / "music"
+    catalogue(music, SONGS)
+    trial = Trial(place, music, model)
+    log = place / "calls"
+    with trial.start(watching(log, WRITING)) as process:
+        process.communicate()
+    every = points(log, trial.library)
+    shutil.rmtree(trial.library)
+    began = time.monotonic()
+    with trial.start() as process:
+        process.communicate()
+    whole_s, whole = time.monotonic() - began, contents(trial.library)
+    shutil.rmtree(trial.library)
+    rng = np.random.default_rng(seed)
+    while trial.kills < n // 2:
+        if not trial.killed(after_s=rng.uniform(0, whole_s)) or rng.random() < 0.25:
+            trial.finish(whole)
+    shutil.rmtree(trial.library, ignore_errors=True)
+    at_random = trial.kills
+    chosen = sample(every, n - at_random)
+    for point in chosen:
+        if trial.killed(before=killing(point)):
+            trial.finish(whole)
+        else:
+            trial.violations.append(f"not killed at {point}")
+            shutil.rmtree(trial.library)
+    return {
+        "kills": trial.kills,
+        "at_random_moments": at_random,
+        "at_named_points": len(chosen),
+        "named_points": len(every),
+        "songs": SONGS,
+        "batch": BATCH,
+        "most_recomputed": trial.most_recomputed,
+        "finished_and_compared": trial.resumed,
+        "violations": trial.violations,
+    }
