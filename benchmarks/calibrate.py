@@ -65,7 +65,8 @@ def of_recordings(
     for entry in entries:
         number = library.generation.recording_at(entry.path.absolute())
         if entry.kind == "sung" and number in known:
-            for hit in library.rank(library.stored(number), k=K, without=(number,)):
+            heard = library.stored(number)
+            for hit in library.rank(heard, k=K, space="lyrics", without=(number,)):
                 right = works[hit.recording_id] == entry.work_id
                 found.append((hit.score, right, numbers[entry.work_id]))
     return found

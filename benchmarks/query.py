@@ -38,10 +38,11 @@ from benchmarks.results import (
 from livi_index.encoders import pool
 from livi_index.errors import LibraryNotFound
 from livi_index.generations import current
-from livi_index.library import SPACE, Library, keep_bundle, open_library
+from livi_index.keeping import keep_bundle
+from livi_index.library import SPACE, Library, open_library
 from livi_index.models import Bundle
 from livi_index.publishing import PublishedModel, PublishOptions, Space, publish
-from livi_index.ranking import Sung
+from livi_index.ranking import Heard
 from livi_index.records import Analysis, Batch, FileRow, Recording
 from livi_index.store import Store
 from livi_index.transcripts import PHONE_DTYPE, Transcript
@@ -92,7 +93,7 @@ class Made:
         )
         return float(np.random.default_rng((5, work, version)).uniform(1 - spread, 1 + spread))
 
-    def version(self, work: int, version: int) -> Sung:
+    def version(self, work: int, version: int) -> Heard:
         """Cosines are about ``within`` to the same segment of other versions, else ``between``."""
         shape = self._shape
         size = (shape.segments, self._n_used)
@@ -108,7 +109,7 @@ class Made:
         start_s = 10 * np.arange(shape.segments, dtype=np.float32)
         ones = np.ones(shape.segments, np.float32)
         vectors = _unit(mixed @ self._basis)
-        return Sung(vectors, start_s, start_s + 30, ones, self.transcript(work, version))
+        return Heard(vectors, start_s, start_s + 30, ones, self.transcript(work, version))
 
     def transcript(self, work: int, version: int) -> Transcript:
         """What is read of a version: phones of its work, of which many are others or missing."""
@@ -176,7 +177,7 @@ def measure_answers(library: Library, made: Made, shape: Shape, n_queries: int) 
     times_ms, found = [], 0
     for count, (work, query) in enumerate(zip(works.tolist(), queries, strict=True)):
         began = time.perf_counter()
-        hits = library.rank(query)
+        hits = library.rank({SPACE: query})
         ended = time.perf_counter()
         if count >= 5:  # the first ones open the catalog and touch every page
             times_ms.append(1000 * (ended - began))

@@ -33,7 +33,7 @@ from livi_index.build import BuildOptions, build
 from livi_index.library import SPACE, Library, open_library
 from livi_index.metrics import QueryResults, rank_scores, summarise
 from livi_index.models import Bundle
-from livi_index.ranking import RankOptions, Sung
+from livi_index.ranking import Heard, RankOptions
 
 LAST, NOT_LAST = -9e3, -8e3  # scores of what is not in the library, and of its non-versions
 NEVER = 1e9  # a score that nothing has
@@ -71,7 +71,7 @@ class Cosines:
 
 
 def split_of(library: Library, entries: Sequence[Entry], engines: dict[str, str]) -> Split:
-    """Sung versions, found or not, and of the others those that the library took for sung."""
+    """Heard versions, found or not, and of the others those that the library took for sung."""
     known = set(library.generation.recording_ids(SPACE).tolist())
     rows = []
     for entry in sorted(entries, key=lambda entry: entry.recording_id):
@@ -105,7 +105,8 @@ def rank(library: Library, split: Split, options: RankOptions) -> QueryResults:
                 continue
             line[there] = tracks @ tracks[row_of[query]] - BEHIND
             number = int(split.numbers[query])
-            found = library.score(library.stored(number), options, without=(number,))
+            heard = library.stored(number)
+            found = library.score(heard, options, space=SPACE, without=(number,))
             place = np.searchsorted(split.numbers[by_number], found.recording_ids)
             line[by_number[place]] = found.scores
         return block
@@ -137,7 +138,7 @@ def cosines(library: Library, split: Split) -> dict[str, Any]:
     all segments of a recording drawn at random.
     """
     chosen = np.flatnonzero(split.asks & (split.numbers > 0))
-    of = [library.stored(int(number)) for number in split.numbers[chosen]]
+    of = [library.stored(int(number))[SPACE] for number in split.numbers[chosen]]
     tracks = library.generation.recording_vectors(split.numbers[chosen], SPACE)
     works = np.array(split.works)[chosen]
     same = works[:, None] == works
@@ -165,7 +166,7 @@ def phones_per_s(library: Library, split: Split) -> float:
     return sum(map(len, read)) / sum(info.duration_s for info in known.values())
 
 
-def _best(one: Sung, other: Sung) -> FloatArray:
+def _best(one: Heard, other: Heard) -> FloatArray:
     best: FloatArray = (one.vectors @ other.vectors.T).max(axis=1)
     return best
 

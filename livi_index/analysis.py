@@ -1,9 +1,10 @@
 """From decoded recordings to what a library keeps of them: where is singing, and its vectors.
 
-Windows are encoded in batches of a fixed size that reach across recordings, since most songs have
-no multiple of it. A recording's samples are let go with its last window, so only those of the few
-recordings in the current batch are held; a batch's windows are cut when it is encoded, so an hour
-of radio never lies in memory twice.
+Spaces that do not ask for singing come first, each with windows over the whole recording. Windows
+of singing are encoded in batches of a fixed size that reach across recordings, since most songs
+have no multiple of it. A recording's samples are let go with its last window, so only those of the
+few recordings in the current batch are held; a batch's windows are cut when it is encoded, so an
+hour of radio never lies in memory twice.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from livi_index.encoders import BATCH_WINDOWS, AudioEncoder, pool
-from livi_index.models import Bundle
+from livi_index.models import Bundle, Space
 from livi_index.pipeline import Clock
 from livi_index.planning import Job
 from livi_index.reading import Track
@@ -29,6 +30,8 @@ from livi_index.vocals import (
     VocalDetector,
     counted,
     cut,
+    cut_batches,
+    over_all,
     segments,
     transcribed,
     vocalness,
@@ -39,22 +42,27 @@ Other = TypeVar("Other")
 
 @dataclass(frozen=True, eq=False)
 class Analysed:
-    """A recording, analysed; an instrumental one has no vectors."""
+    """A recording, analysed in the spaces in which it was not yet."""
 
     job: Job
     duration_s: float
-    analysis: Analysis
+    analyses: tuple[Analysis, ...]
+    instrumental: bool = False  # singing was looked for, and there is none
+
+    @property
+    def truncated(self) -> bool:
+        return any(analysis.truncated for analysis in self.analyses)
 
 
 class Analyst:
-    """The models of one space of a bundle at work; they are opened when first needed."""
+    """The models of a bundle at work; they are opened when first needed."""
 
-    def __init__(self, bundle: Bundle, space: str, threads: int, clock: Clock) -> None:
+    def __init__(self, bundle: Bundle, threads: int, clock: Clock) -> None:
         self._bundle = bundle
-        self._space = space
         self._threads = threads
         self._clock = clock
         self._options = SegmentOptions.from_bundle(bundle)
+        self._singing, *self._others = bundle.card.spaces
 
     @cached_property
     def _detector(self) -> VocalDetector:
@@ -62,7 +70,14 @@ class Analyst:
 
     @cached_property
     def _encoder(self) -> AudioEncoder:
-        return AudioEncoder(self._bundle, self._space, threads=self._threads)
+        return AudioEncoder(self._bundle, self._singing.name, threads=self._threads)
+
+    @cached_property
+    def _other_encoders(self) -> dict[str, AudioEncoder]:
+        return {
+            space.name: AudioEncoder(self._bundle, space.name, threads=self._threads)
+            for space in self._others
+        }
 
     def analyse(self, items: Iterator[Track | Other]) -> Iterator[Analysed | Other]:
         """Tracks become what was found in them; whatever else comes goes on as it is.
@@ -74,22 +89,44 @@ class Analyst:
             if not isinstance(item, Track):
                 yield item
                 continue
+            done = tuple(
+                self._whole(item, space) for space in self._others if space.name in item.job.spaces
+            )
+            if self._singing.name not in item.job.spaces:
+                yield Analysed(item.job, item.audio.duration_s, done)
+                continue
             with self._clock.time("vocals"):
                 probabilities = self._detector.probabilities(item.audio.samples)
             pieces = segments(probabilities, item.audio.duration_s, self._options)
             if pieces:
-                waiting.append(_Sung(item, vocalness(probabilities), pieces, self._dim))
+                vocal = vocalness(probabilities)
+                waiting.append(_Sung(item, done, vocal, pieces, self._singing.dim))
             else:
-                yield self._result(item, vocalness(probabilities))
+                yield self._instrumental(item, done, vocalness(probabilities))
             del item
             while sum(sung.n_left for sung in waiting) >= BATCH_WINDOWS:
                 yield from self._encode(waiting)
         while waiting:
             yield from self._encode(waiting)
 
-    @property
-    def _dim(self) -> int:
-        return self._bundle.card.space(self._space).dim
+    def _whole(self, track: Track, space: Space) -> Analysis:
+        """What is kept of a track in a space that does not ask for singing."""
+        plain = self._nothing(track, space.name, 0.0)
+        pieces = over_all(track.audio.samples, space.window_s, space.hop_s)
+        if not pieces:
+            return plain
+        with self._clock.time("whole"):
+            batches = cut_batches(track.audio.samples, pieces, space.window_s, BATCH_WINDOWS)
+            vectors = self._other_encoders[space.name].encode_each(batches)
+        return replace(
+            plain,
+            vector=pool(vectors),
+            start_s=[piece.start_s for piece in pieces],
+            end_s=[piece.end_s for piece in pieces],
+            vocalness=np.zeros(len(pieces)),
+            weight=np.ones(len(pieces)),
+            vectors=vectors,
+        )
 
     def _encode(self, waiting: deque[_Sung]) -> Iterator[Analysed]:
         """Encode one batch of what waits longest; yields what is complete by that."""
@@ -113,14 +150,13 @@ class Analyst:
             yield self._finished(waiting.popleft())
 
     def _finished(self, sung: _Sung) -> Analysed:
-        plain = self._result(sung.track, sung.vocalness)
         transcript = transcribed(sung.guesses, sung.pieces, self._encoder.clip_s)
         kept, counts = counted(sung.pieces, transcript, self._options)
         if len(kept) == 0:
-            return plain
+            return self._instrumental(sung.track, sung.done, sung.vocalness)
         pieces = [sung.pieces[row] for row in kept]
         analysis = replace(
-            plain.analysis,
+            self._nothing(sung.track, self._singing.name, sung.vocalness),
             sung=True,
             vector=pool(sung.vectors[kept], counts),
             start_s=[piece.start_s for piece in pieces],
@@ -130,27 +166,38 @@ class Analyst:
             vectors=sung.vectors[kept],
             transcript=transcript,
         )
-        return replace(plain, analysis=analysis)
+        return Analysed(sung.track.job, sung.track.audio.duration_s, (analysis, *sung.done))
 
-    def _result(self, track: Track, track_vocalness: float) -> Analysed:
-        """What is kept of a track without singing."""
-        analysis = Analysis(
+    def _instrumental(self, track: Track, done: tuple[Analysis, ...], vocalness: float) -> Analysed:
+        analysis = self._nothing(track, self._singing.name, vocalness)
+        return Analysed(track.job, track.audio.duration_s, (analysis, *done), instrumental=True)
+
+    def _nothing(self, track: Track, space: str, track_vocalness: float) -> Analysis:
+        """What is kept of a track in which a space found nothing to compare."""
+        return Analysis(
             recording_id=track.job.recording_id,
             model_id=self._bundle.card.model_id,
-            space=self._space,
+            space=space,
             track_vocalness=track_vocalness,
             sung=False,
             truncated=track.audio.truncated,
             decoder=track.audio.decoder,
         )
-        return Analysed(track.job, track.audio.duration_s, analysis)
 
 
 class _Sung:
     """A track on its way through the encoder."""
 
-    def __init__(self, track: Track, vocalness: float, pieces: list[Segment], dim: int) -> None:
+    def __init__(
+        self,
+        track: Track,
+        done: tuple[Analysis, ...],
+        vocalness: float,
+        pieces: list[Segment],
+        dim: int,
+    ) -> None:
         self.track = track
+        self.done = done  # in other spaces
         self.vocalness = vocalness
         self.pieces = pieces
         self.vectors = np.zeros((len(pieces), dim), np.float32)

@@ -7,7 +7,8 @@ answers to one kind of question by one model.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 SCHEMA = 1
@@ -23,11 +24,14 @@ class Span:
 
 @dataclass(frozen=True)
 class QueryInfo:
-    """What was asked; ``path`` is None for samples, ``truncated``: its end was not heard."""
+    """What was asked; ``path`` is None for samples, ``truncated``: its end was not heard.
+
+    ``vocalness`` is None where nobody asked for singing, ``segments`` are those that were compared.
+    """
 
     path: str | None
     duration_s: float
-    vocalness: float
+    vocalness: float | None
     segments: tuple[Span, ...]
     truncated: bool = False
 
@@ -51,11 +55,12 @@ class LibraryInfo:
 
 @dataclass(frozen=True)
 class Match:
-    """Two segments that are alike: where each begins, and their score, of the hit's kind."""
+    """Two segments that are alike in a space: where each begins, and their score in it."""
 
     query_start_s: float
     hit_start_s: float
     score: float
+    space: str
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,9 @@ class Hit:
 
     ``probability`` that it is a version, or that the words are sung in it, comes from the model's
     calibration for that question, and is None if it has none.
-    ``matches`` are its best pairs of segments, or segments, best first, that do not overlap.
+    ``spaces`` are its scores in each space that was compared, None where it has no vectors in one.
+    ``matches`` are its best pairs of segments, in the space that says most of it, or segments, best
+    first, that do not overlap.
     """
 
     rank: int
@@ -88,6 +95,7 @@ class Hit:
     matches: tuple[Match, ...] | tuple[WordsMatch, ...]
     paths: tuple[str, ...]
     truncated: bool
+    spaces: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,9 @@ from livi_index.analysis import Analyst
 from livi_index.database import write_lock
 from livi_index.decode import DecodePool
 from livi_index.guard import Held, Leaving, leaving
+from livi_index.keeping import keep_bundle
 from livi_index.ledger import SEEN, SHOWN_FAILURES, Done, Ledger, NewFailure
-from livi_index.library import default_library, keep_bundle
+from livi_index.library import default_library
 from livi_index.models import Bundle, usable_cpus
 from livi_index.moving import (
     Models,
@@ -231,8 +232,7 @@ class _Run:
         self._remember_folders(roots)
         published = published_labels(self._place) if labels else {}
         card, retry = self._models.own.card, self._options.retry
-        space = card.spaces[0].name
-        planner = Planner(self._store, card.model_id, space, labels, published, retry)
+        planner = Planner(self._store, card.model_id, card.space_names, labels, published, retry)
         with self._clock.time("walk"):
             plan = self._walk(planner, roots, labels)
         named = [root.path for root in roots]
@@ -337,7 +337,7 @@ class _Run:
         bundle, plan, ledger = hearing.bundle, hearing.plan, hearing.ledger
         keep_bundle(self._place, bundle)
         threads = self._options.threads or usable_cpus()
-        analyst = Analyst(bundle, bundle.card.spaces[0].name, threads, self._clock)
+        analyst = Analyst(bundle, threads, self._clock)
         stage: Literal["tracks", "move"] = "move" if hearing.standing else "tracks"
         with ExitStack() as stack:
             pool = stack.enter_context(_pool(self._options))

@@ -35,7 +35,7 @@ from livi_index.generations import (
     generation,
     generations,
 )
-from livi_index.library import KEPT, keep_bundle
+from livi_index.keeping import KEPT, keep_bundle
 from livi_index.models import Bundle, find_model, open_bundle, usable_cpus, verify
 from livi_index.moving import own_model
 from livi_index.publishing import publish
@@ -72,7 +72,7 @@ _RULES = {
     " (SELECT recording_id, model_id, space, count(*) AS n FROM segments GROUP BY ALL)"
     " USING (recording_id, model_id, space) WHERE n_segments <> coalesce(n, 0)",
     "recordings are sung but have no vector": "SELECT count(*) FROM analyses"
-    " WHERE sung <> (vector NOTNULL) OR sung <> (n_segments > 0)",
+    " WHERE sung AND vector IS NULL OR (vector NOTNULL) <> (n_segments > 0)",
     "vectors are of another length than the others": "SELECT count(*) FROM (SELECT 1 FROM"
     " (SELECT model_id, space, octet_length(vector) AS n FROM segments UNION"
     " SELECT model_id, space, octet_length(vector) FROM analyses WHERE vector NOTNULL)"

@@ -139,6 +139,9 @@ def query(
     k: Annotated[int, typer.Option("-k", min=1, help="Number of hits.")] = 10,
     min_score: MinScoreOption = None,
     min_probability: MinProbabilityOption = None,
+    space: Annotated[
+        str, typer.Option(help="What is compared: lyrics, harmony, or both as one.")
+    ] = "both",
     library: LibraryOption = None,
     model: ModelOption = None,
     every: Annotated[bool, typer.Option("--all", help="Every path of a hit.")] = False,
@@ -161,6 +164,7 @@ def query(
                 answer = opened.query(
                     file,
                     k=k,
+                    space=space,
                     min_score=min_score,
                     min_probability=min_probability,
                     include_self=include_self,

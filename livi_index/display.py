@@ -302,7 +302,8 @@ def _question(answer: Answer) -> str:
     if isinstance(asked, WordsInfo):
         return safe(" ".join(asked.passages), LONGEST_TAG)
     cut = ", its end not heard" if asked.truncated else ""
-    return f"{asked.path}  ({clock(asked.duration_s)}, vocalness {asked.vocalness:.2f}{cut})"
+    vocal = "" if asked.vocalness is None else f", vocalness {asked.vocalness:.2f}"
+    return f"{asked.path}  ({clock(asked.duration_s)}{vocal}{cut})"
 
 
 def _places(hit: Hit) -> str:
@@ -312,7 +313,11 @@ def _places(hit: Hit) -> str:
         else f"{clock(m.hit_start_s)}–{clock(m.hit_end_s)}"
         for m in hit.matches
     ]
-    return ("matches " if isinstance(hit.matches[0], Match) else "sung at ") + ", ".join(pairs)
+    first = hit.matches[0]
+    if not isinstance(first, Match):
+        return f"sung at {', '.join(pairs)}"
+    by = f"by {first.space}, " if len(hit.spaces) > 1 else ""
+    return f"{by}matches {', '.join(pairs)}"
 
 
 def _title(hit: Hit) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,11 @@ class AudioEncoder:
         graph's answer is not finite, of another size, or not unit.
         """
         return self.read(windows).vectors
+
+    def encode_each(self, batches: Iterable[FloatArray]) -> FloatArray:
+        """The vectors of all windows of some batches, one after the other; raises as ``encode``."""
+        parts = [self.encode(windows) for windows in batches]
+        return np.concatenate([np.zeros((0, self.dim), np.float32), *parts])
 
     def read(self, windows: FloatArray) -> Encoded:
         """As ``encode``, with what was read on the way."""

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livi_index.errors import BadInput
-from livi_index.library import SPACE, Library, open_library
+from livi_index.library import BOTH, SPACE, Library, open_library
 from livi_index.metrics import Scores, rank_scores, rank_vectors, summarise
 from livi_index.scan import parse_id
 
@@ -76,11 +76,15 @@ class Evaluation:
 
 
 def evaluate_at(
-    source: str | Path | None, works: str | Path, ranking: Ranking = "tracks"
+    source: str | Path | None,
+    works: str | Path,
+    ranking: Ranking = "tracks",
+    space: str = BOTH,
 ) -> Evaluation:
     """Evaluate a library (None: the default one) or, where ``source`` is a file, its vectors.
 
-    Raises BadInput where the list or the file cannot be read, or leaves nothing to find.
+    Tracks are compared in one space, that of lyrics unless another one is named. Raises BadInput
+    where the list or the file cannot be read, leaves nothing to find, or has no such space.
     """
     listed = read_works(Path(works))
     if source is not None and os.path.isfile(source):
@@ -88,7 +92,7 @@ def evaluate_at(
             raise BadInput(f"{source} holds vectors only: no other ranking than tracks is possible")
         return evaluate_vectors(Path(source), listed)
     with open_library(source) as library:
-        return evaluate_library(library, listed, ranking)
+        return evaluate_library(library, listed, ranking, space)
 
 
 def read_works(path: Path) -> Works:
@@ -119,18 +123,23 @@ def read_works(path: Path) -> Works:
     )
 
 
-def evaluate_library(library: Library, works: Works, ranking: Ranking = "tracks") -> Evaluation:
+def evaluate_library(
+    library: Library, works: Works, ranking: Ranking = "tracks", space: str = BOTH
+) -> Evaluation:
     """What a library holds of the list's recordings, ranked by it."""
-    numbers, reasons = _numbers(library, works)
+    if ranking == "tracks" and space == BOTH:
+        space = SPACE
+    findable = library.recording_ids(space)
+    numbers, reasons = _numbers(library, works, set(findable.tolist()))
     matched = _match(numbers, reasons, works)
     ids = np.array(sorted(matched.of), np.int64)
     labels = [matched.of[number] for number in ids.tolist()]
     _need_pairs(labels, works)
-    vectors = _unit(library.generation.recording_vectors(ids, SPACE))
+    vectors = _tracks(library, ids, SPACE if space == BOTH else space)
     if ranking == "tracks":
         results = rank_vectors(vectors, labels, ids, vectors, labels, ids)
     else:
-        rows = _QueryRows(library, ids, vectors)
+        rows = _QueryRows(library, ids, vectors, space)
         results = rank_scores(rows, labels, ids, labels, ids)
     return Evaluation(
         source=os.fspath(library.path),
@@ -141,7 +150,7 @@ def evaluate_library(library: Library, works: Works, ranking: Ranking = "tracks"
         listed=len(ids) + matched.missing.total(),
         works=len(set(labels)),
         missing={reason: matched.missing[reason] for reason in get_args(Reason)},
-        unlisted=library.info.recordings - len(ids) - matched.missing["two_works"],
+        unlisted=len(findable) - len(ids) - matched.missing["two_works"],
         scores=summarise(results, n_items=len(ids), n_missing=matched.missing.total()),
     )
 
@@ -242,10 +251,20 @@ def _match(found: Sequence[Any], otherwise: Sequence[tuple[Any, Reason]], works:
     return _Matched({key: work for key, work in of.items() if key not in torn}, missing)
 
 
-def _numbers(library: Library, works: Works) -> tuple[list[int | None], list[tuple[Any, Reason]]]:
+def _tracks(library: Library, ids: IntArray, space: str) -> FloatArray:
+    """Unit vectors (n, dim) of recordings, zero where one has none in the space."""
+    there = np.isin(ids, library.generation.recording_ids(space))
+    vectors = library.generation.recording_vectors(ids[there], space)
+    tracks = np.zeros((len(ids), vectors.shape[1]), np.float32)
+    tracks[there] = _unit(vectors)
+    return tracks
+
+
+def _numbers(
+    library: Library, works: Works, findable: set[int]
+) -> tuple[list[int | None], list[tuple[Any, Reason]]]:
     """The recording of each row, None where it has no vector, and why that may be."""
     generation = library.generation
-    findable = set(generation.recording_ids(SPACE).tolist())
     named: Sequence[Any]
     if works.paths is not None:
         named = works.paths
@@ -290,15 +309,17 @@ def _need_pairs(labels: Sequence[str], works: Works) -> None:
 class _QueryRows:
     """Scores as queries of a library give them: (n, N) for n of its N recordings ``ids``."""
 
-    def __init__(self, library: Library, ids: IntArray, vectors: FloatArray) -> None:
+    def __init__(self, library: Library, ids: IntArray, vectors: FloatArray, space: str) -> None:
         self._library = library
+        self._space = space
         self._ids = ids
         self._vectors = vectors
 
     def __call__(self, rows: IntArray) -> FloatArray:
         scores = self._vectors[rows] @ self._vectors.T - np.float32(BEHIND)
         for line, number in zip(scores, self._ids[rows].tolist(), strict=True):
-            found = self._library.score(self._library.stored(number), without=(number,))
+            heard = self._library.stored(number)
+            found = self._library.score(heard, space=self._space, without=(number,))
             place = np.searchsorted(self._ids, found.recording_ids)
             here = np.append(self._ids, 0)[place] == found.recording_ids
             line[place[here]] = found.scores[here]

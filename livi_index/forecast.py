@@ -99,8 +99,8 @@ def forecast(
         models = models_for(place, store, options.model)
         bundle = models.own
         published = published_labels(place) if labels else {}
-        space = bundle.card.spaces[0].name
-        planner = Planner(store, bundle.card.model_id, space, labels, published, options.retry)
+        card, retry = bundle.card, options.retry
+        planner = Planner(store, card.model_id, card.space_names, labels, published, retry)
         found = outside(
             place,
             walk(
@@ -168,8 +168,10 @@ def _bytes_per_s(place: Path, bundle: Bundle, seconds: float) -> float:
     """Disk that a second of audio takes in the library, all generations together."""
     if seconds:
         return (bytes_below(place / PUBLISHED) + (place / DATABASE).stat().st_size) / seconds
-    vector_bytes = 2 * bundle.card.spaces[0].dim
-    return (2 * vector_bytes + ROW_BYTES) / SEGMENT_EVERY_S
+    return sum(
+        (4 * space.dim + ROW_BYTES) / (space.hop_s or SEGMENT_EVERY_S)
+        for space in bundle.card.spaces
+    )
 
 
 def _existing(place: Path) -> Path:

@@ -25,7 +25,7 @@ import numpy as np
 
 from livi_index.database import translated
 from livi_index.generations import RecordingInfo
-from livi_index.library import SPACE, Library
+from livi_index.library import Library
 from livi_index.ranking import RankOptions
 from livi_index.records import IntArray
 from livi_index.scan import format_id
@@ -112,7 +112,7 @@ def find_groups(
     """All groups of two recordings and more, the largest first. Raises BadInput where there is no
     threshold to go by."""
     options = options or PairOptions()
-    ids = library.generation.recording_ids(SPACE)
+    ids = library.recording_ids()
     near = _neighbours(library, ids.tolist(), options, progress)
     joined = join(mutual(near))
     numbers = [number for members, _ in joined for number in members]
@@ -133,7 +133,7 @@ def find_news(
 ) -> News:
     """The pairs of recordings that are new since ``News.remember``; at first, all pairs."""
     options = options or PairOptions()
-    ids = library.generation.recording_ids(SPACE)
+    ids = library.recording_ids()
     new = ids[~np.isin(ids, _told(library.path))].tolist()
     near = _neighbours(library, new, options, progress)
     partners = {b for links in near.values() for b in links} - set(new)

@@ -115,13 +115,13 @@ class Ledger:
 
     def _add_analysed(self, item: Analysed) -> None:
         job = item.job
-        self._settle(Settled("indexed" if item.analysis.sung else "instrumental", job.row))
+        self._settle(Settled("instrumental" if item.instrumental else "indexed", job.row))
         self._recover(job)
         if job.content_hash is not None:
             self._recordings.append(Recording(job.recording_id, job.content_hash, item.duration_s))
-        self._analyses.append(item.analysis)
+        self._analyses += item.analyses
         self.audio_seconds += item.duration_s
-        self.truncated += item.analysis.truncated
+        self.truncated += item.truncated
 
     def _recover(self, job: Job) -> None:
         if job.row is None and self._planner.has_failed(job.file.path):

@@ -1,8 +1,9 @@
 """A folder that answers questions: which recordings are versions of this one, and where.
 
-``open_library(path).query(song)`` decodes, finds the singing, encodes it, and ranks what the
-library holds (``ranking`` says by what). Every hit says where it is like the query.
-``query_lyrics(text)`` asks for words in the same way (``words`` says by what).
+``open_library(path).query(song)`` hears a song as the library heard its own (``hearing``), and
+ranks what it holds by the words, the harmony or both (``ranking`` and ``fusion`` say how). Every
+hit says where it is like the query. ``query_lyrics(text)`` asks for words in the same way
+(``words``).
 
 All of an answer comes from one published generation, that which was current when the library was
 opened. A recording that is in the library is recognised by its content and not decoded again.
@@ -12,14 +13,11 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import platformdirs
@@ -33,49 +31,37 @@ from livi_index.answers import (
     Match,
     NearMiss,
     QueryInfo,
-    Span,
     WordsInfo,
     WordsMatch,
 )
-from livi_index.audio import SAMPLE_RATE, Audio, FloatArray, decode
-from livi_index.database import translated
-from livi_index.encoders import BATCH_WINDOWS, AudioEncoder, TextEncoder
-from livi_index.errors import BadInput, BadModel, LibraryNotFound, NoSinging
-from livi_index.generations import Generation, Manifest, RecordingInfo, current
-from livi_index.models import (
-    CARD,
-    Bundle,
-    Calibration,
-    find_model,
-    open_bundle,
-    usable_cpus,
-    verify,
+from livi_index.audio import FloatArray
+from livi_index.encoders import TextEncoder
+from livi_index.errors import BadInput, BadModel, LibraryNotFound
+from livi_index.fusion import IN_NATS, curve_nats, score_in_all
+from livi_index.generations import Generation, RecordingInfo, current
+from livi_index.hearing import Ear, Query, as_audio, query_info
+from livi_index.keeping import bundle_for
+from livi_index.models import Bundle, Calibration, usable_cpus
+from livi_index.ranking import (
+    WHOLE,
+    Heard,
+    RankOptions,
+    Scored,
+    best_pairs,
+    score_candidates,
 )
-from livi_index.ranking import RankOptions, Scored, Sung, best_pairs, score_candidates
 from livi_index.records import IntArray
 from livi_index.scan import content_hash, format_id, recording_id
 from livi_index.spelling import Spelling, read_spelling
-from livi_index.transcripts import Transcript
-from livi_index.vocals import (
-    Segment,
-    SegmentOptions,
-    VocalDetector,
-    counted,
-    cut_batches,
-    segments,
-    transcribed,
-    vocalness,
-)
 from livi_index.words import Spelt, cut_passages, places, seek
 
 SPACE = "lyrics"
+BOTH = "both"  # all spaces of the model, fused where its card says how
 WORDS = "words"  # the name in a card's calibration of typed words against recordings
-MAX_QUERY_S = 2 * 3600.0  # of a query's audio; more would need gigabytes
 SHOWN_PAIRS = 5  # of a hit, at most
 WORTH_SHOWING = 0.7  # of the best pair's score: below, a pair says more about chance
-KEPT = "models"  # a library's folder of the models it was built with
 PLAIN_WORDS = "these are the words that are sung in a song"  # that any text encoder knows
-_PROBABLE = {SPACE: "that a recording is a version", WORDS: "that words are sung in a recording"}
+_PROBABLE = {WORDS: "that words are sung in a recording"}
 
 
 def default_library() -> Path:
@@ -100,7 +86,7 @@ def open_library(
         )
     generation = current(place)
     try:
-        bundle = _bundle_for(place, generation.manifest, model)
+        bundle = bundle_for(place, generation.manifest, model)
     except BadModel:
         generation.close()
         raise
@@ -119,7 +105,7 @@ class Library:
         self.path = path
         self.generation = generation
         self.bundle = bundle
-        self.options = SegmentOptions.from_bundle(bundle)
+        self.ear = Ear(bundle, threads)
         self._threads = threads
 
     def __enter__(self) -> Self:
@@ -133,7 +119,12 @@ class Library:
 
     @property
     def info(self) -> LibraryInfo:
-        n_recordings = len(self.generation.recording_ids(SPACE))
+        return self._info(BOTH)
+
+    def _info(self, space: str) -> LibraryInfo:
+        """``recordings`` are those that can be found in a space, or in any."""
+        spaces = self.generation.spaces if space == BOTH else (space,)
+        n_recordings = max(len(self.generation.recording_ids(name)) for name in spaces)
         return LibraryInfo(os.fspath(self.path), self.generation.id, n_recordings)
 
     def query(
@@ -141,6 +132,7 @@ class Library:
         source: str | Path | FloatArray,
         *,
         k: int = 10,
+        space: str = BOTH,
         min_score: float | None = None,
         min_probability: float | None = None,
         include_self: bool = False,
@@ -148,22 +140,46 @@ class Library:
     ) -> Answer:
         """The k most likely versions of a file, or of (T,) float32 mono 16 kHz samples.
 
-        Hits reach ``min_score`` and ``min_probability``, both where both are given. A file that is
-        itself in the library, under any name, is no hit unless ``include_self``.
+        ``space``: what is compared, ``lyrics``, ``harmony`` or both. Hits reach ``min_score`` and
+        ``min_probability``, both where both are given. A file that is itself in the library, under
+        any name, is no hit unless ``include_self``.
         Raises UnreadableAudio, NoSinging where there is nothing to compare, LibraryNotFound where
-        nothing in the library can be found, BadInput for k < 1 and as ``calibrated`` does.
+        nothing in the library can be found, BadInput for k < 1, a space that the library does not
+        have, and as ``calibrated`` does.
         """
-        self._check(k)
-        enough = self._enough(SPACE, min_score, min_probability)
+        space = self._resolved(space)
+        self._check(k, space)
+        enough = self._enough(space, min_score, min_probability)
+        itself: tuple[int, ...] = ()
         if isinstance(source, np.ndarray):
-            info, sung = self._analyse(None, _as_audio(source))
-            itself: tuple[int, ...] = ()
+            query = self.ear.hear(as_audio(source), self._parts(space))
         else:
             number = recording_id(content_hash(source))
-            info, sung = self._known(source, number) or self._heard(source)
+            query = self._known(source, number, space) or self.ear.hear_file(
+                source, self._parts(space)
+            )
             itself = () if include_self else (number,)
-        found = self.score(sung, options, without=itself)
-        return self._answer(info, self._hits(sung, found, k, enough), found.scores, SPACE)
+        found = self.score(query.heard, options, space=space, without=itself)
+        hits = self._hits(query.heard, found, k, space, enough)
+        return self._answer(query.info, hits, found.scores, space)
+
+    def _resolved(self, space: str) -> str:
+        """The space, or BOTH where there is more than one and the model says how to fuse them."""
+        if space == BOTH:
+            fusion = self.bundle.card.fusion
+            fused = fusion is not None and set(fusion.weights) <= set(self.generation.spaces)
+            return BOTH if fused else self.generation.spaces[0]
+        if space in self.generation.spaces:
+            return space
+        if space in self.bundle.card.space_names:
+            raise BadInput(f"{self.path} was built without {space}; `livi-index build` fills it in")
+        raise BadInput(
+            f"there is no space {space!r} in {self.path}; there are:"
+            f" {', '.join((*self.generation.spaces, BOTH))}"
+        )
+
+    def _parts(self, space: str) -> tuple[str, ...]:
+        return self.generation.spaces if space == BOTH else (space,)
 
     def query_lyrics(
         self,
@@ -181,7 +197,7 @@ class Library:
         than a song's, and as ``calibrated`` does, BadModel where the model cannot be asked for
         words, LibraryNotFound where nothing in the library can be found.
         """
-        self._check(k)
+        self._check(k, SPACE)
         passages, vectors = self._read(text)
         enough = self._enough(WORDS, min_score, min_probability)
         spelt = self._spelt(passages)
@@ -191,62 +207,107 @@ class Library:
         ids = found.recording_ids[: len(scores)].tolist()
         known = self.generation.metadata(ids)
         hits = tuple(
-            self._hit(n, known[number], score, WORDS, self._sung_at(number, vectors, spelt))
+            self._hit(
+                n,
+                known[number],
+                score,
+                WORDS,
+                self._sung_at(number, vectors, spelt),
+                {SPACE: score},
+            )
             for n, (number, score) in enumerate(zip(ids, scores, strict=True), 1)
         )
         return self._answer(WordsInfo(text, tuple(passages)), hits, found.scores, WORDS)
 
-    def stored(self, recording_id: int) -> Sung:
-        """What the library holds of a recording; KeyError if it holds nothing of it."""
-        table = self.generation.segments_of(np.array([recording_id]), SPACE)
-        if len(table) == 0:
+    def stored(self, recording_id: int) -> dict[str, Heard]:
+        """What the library holds of a recording, by space; KeyError if it holds nothing of it."""
+        heard = {}
+        for space in self.generation.spaces:
+            table = self.generation.segments_of(np.array([recording_id]), space)
+            if len(table) > 0:
+                heard[space] = Heard(
+                    self.generation.segment_vectors(table["segment_id"], space),
+                    *(table["start_s"], table["end_s"], table["weight"]),
+                    self.generation.transcripts_of(np.array([recording_id]), space)[0],
+                )
+        if not heard:
             raise KeyError(f"recording {format_id(recording_id)} has no vectors here")
-        vectors = self.generation.segment_vectors(table["segment_id"], SPACE)
-        transcript = self.generation.transcripts_of(np.array([recording_id]), SPACE)[0]
-        return Sung(vectors, table["start_s"], table["end_s"], table["weight"], transcript)
+        return heard
+
+    def recording_ids(self, space: str = BOTH) -> IntArray:
+        """Recordings (n,), ascending, that can be found in a space, or in any."""
+        found = np.zeros(0, np.int64)
+        for name in self._parts(self._resolved(space)):
+            found = np.union1d(found, self.generation.recording_ids(name))
+        return found
 
     def rank(
         self,
-        sung: Sung,
+        heard: Mapping[str, Heard],
         *,
         k: int = 10,
+        space: str = BOTH,
         min_score: float | None = None,
         min_probability: float | None = None,
         without: Collection[int] = (),
         options: RankOptions | None = None,
     ) -> tuple[Hit, ...]:
-        """The k best hits for what is sung; ``without`` are recordings that are not offered.
+        """The k best hits for what was heard; ``without`` are recordings that are not offered.
 
-        Raises BadInput as ``calibrated`` does.
+        Raises BadInput as ``query`` does.
         """
-        enough = self._enough(SPACE, min_score, min_probability)
-        return self._hits(sung, self.score(sung, options, without=without), k, enough)
+        space = self._resolved(space)
+        enough = self._enough(space, min_score, min_probability)
+        found = self.score(heard, options, space=space, without=without)
+        return self._hits(heard, found, k, space, enough)
 
     def score(
         self,
-        sung: Sung,
+        heard: Mapping[str, Heard],
         options: RankOptions | None = None,
         *,
+        space: str = BOTH,
         without: Collection[int] = (),
     ) -> Scored:
-        """All candidates for what is sung, with their scores."""
-        options, threads = options or RankOptions(), self._threads or 0
+        """All candidates for what was heard, with their scores; none where nothing was heard in
+        the space. ``options`` are for the space of words."""
+        space, threads = self._resolved(space), self._threads or 0
+        options = options or RankOptions()
+        heard = {name: heard[name] for name in self._parts(space) if name in heard}
+        if not heard:
+            return Scored(np.zeros(0, np.int64), np.zeros(0))
+        if space == BOTH:
+            return score_in_all(
+                self.generation,
+                heard,
+                self.bundle.card,
+                options,
+                aligner=self._aligner,
+                without=without,
+                threads=threads,
+            )
+        sung = space == SPACE
         return score_candidates(
             self.generation,
-            SPACE,
-            sung,
-            options,
-            aligner=self._aligner,
+            space,
+            heard[space],
+            options if sung else WHOLE,
+            aligner=self._aligner if sung else None,
             without=without,
             threads=threads,
         )
 
-    def probability(self, score: float, question: str = SPACE) -> float | None:
+    def probability(self, score: float, question: str = BOTH) -> float | None:
         """How likely a hit of this score is what was asked for; None without a calibration."""
-        calibration = self.bundle.card.calibration.get(question)
-        return calibration.probability(score, self.info.recordings) if calibration else None
+        calibration = self._curve(question)
+        n_recordings = self._info(SPACE if question == WORDS else question).recordings
+        return calibration.probability(score, n_recordings) if calibration else None
 
-    def calibrated(self, min_probability: float, question: str = SPACE) -> Calibration:
+    def _curve(self, question: str) -> Calibration | None:
+        question = question if question == WORDS else self._resolved(question)
+        return IN_NATS if question == BOTH else self.bundle.card.calibration.get(question)
+
+    def calibrated(self, min_probability: float, question: str = BOTH) -> Calibration:
         """The curve by which hits are held against this probability.
 
         Raises BadInput where the model has none for the question, and unless 0 < probability < 1.
@@ -256,11 +317,12 @@ class Library:
                 f"a probability to ask for lies between 0 and 1 (0.9, say), not at"
                 f" {min_probability:g}"
             )
-        calibration = self.bundle.card.calibration.get(question)
+        calibration = self._curve(question)
         if calibration is None:
+            what = _PROBABLE.get(question, "that a recording is a version")
             raise BadInput(
-                f"model {self.bundle.card.name} gives no probabilities {_PROBABLE[question]}, only"
-                " scores; say which of them are enough with --min-score"
+                f"model {self.bundle.card.name} gives no probabilities {what}, only scores; say"
+                " which of them are enough with --min-score"
             )
         return calibration
 
@@ -272,20 +334,47 @@ class Library:
         if min_probability is None:
             return lambda score: score >= least
         # Not by the score that has the probability: a rounding could leave out what has just it.
-        curve, n = self.calibrated(min_probability, question), self.info.recordings
+        curve = self.calibrated(min_probability, question)
+        n = self._info(SPACE if question == WORDS else question).recordings
         return lambda score: score >= least and curve.probability(score, n) >= min_probability
 
     def _hits(
-        self, sung: Sung, found: Scored, k: int, enough: Callable[[float], bool]
+        self,
+        heard: Mapping[str, Heard],
+        found: Scored,
+        k: int,
+        space: str,
+        enough: Callable[[float], bool],
     ) -> tuple[Hit, ...]:
         scores = list(takewhile(enough, found.scores[:k].tolist()))
         ids = found.recording_ids[: len(scores)]
         known = self.generation.metadata(ids)
-        matches = self._matches(sung, ids)
+        parts = {name: values[: len(ids)] for name, values in found.by_space.items()}
+        spoken = self._spoken(parts)
+        matches: dict[int, tuple[Match, ...]] = {}
+        for name in parts:
+            matches |= self._matches(name, heard[name], ids[spoken == name])
         return tuple(
-            self._hit(n, known[number], score, SPACE, matches[number])
-            for n, (score, number) in enumerate(zip(scores, ids.tolist(), strict=True), 1)
+            self._hit(
+                rank + 1,
+                known[number],
+                scores[rank],
+                space,
+                matches[number],
+                {name: _number(values[rank]) for name, values in parts.items()},
+            )
+            for rank, number in enumerate(ids.tolist())
         )
+
+    def _spoken(self, by_space: Mapping[str, NDArray[np.float64]]) -> NDArray[np.str_]:
+        """The space (C,) that says most of each candidate."""
+        names = list(by_space)
+        if len(names) < 2:
+            return np.repeat(names, [len(values) for values in by_space.values()])
+        curves = self.bundle.card.calibration
+        worth = [curve_nats(curves[name], by_space[name]) for name in names]
+        best: NDArray[np.intp] = np.argmax(np.nan_to_num(worth, nan=-np.inf), axis=0)
+        return np.array(names)[best]
 
     def _answer(
         self,
@@ -301,13 +390,13 @@ class Library:
             missed = NearMiss(best, self.probability(best, question))
         return Answer(query, self.bundle.card.name, self.info, hits, missed)
 
-    def _check(self, k: int) -> None:
+    def _check(self, k: int, space: str) -> None:
         if k < 1:
             raise BadInput(f"at least one hit must be asked for, not {k}")
-        if self.info.recordings == 0:
+        if self._info(space).recordings == 0:
+            what = "recording with singing" if space == SPACE else "recording"
             raise LibraryNotFound(
-                f"{self.path} holds no recording with singing yet; `livi-index build FOLDER`"
-                " fills it"
+                f"{self.path} holds no {what} yet; `livi-index build FOLDER` fills it"
             )
 
     def _hit(
@@ -317,6 +406,7 @@ class Library:
         score: float,
         question: str,
         matches: tuple[Match, ...] | tuple[WordsMatch, ...],
+        spaces: Mapping[str, float | None],
     ) -> Hit:
         return Hit(
             rank=rank,
@@ -330,6 +420,7 @@ class Library:
             matches=matches,
             paths=tuple(map(os.fspath, info.paths)),
             truncated=info.truncated,
+            spaces=spaces,
         )
 
     def _read(self, text: str) -> tuple[list[str], FloatArray]:
@@ -351,19 +442,19 @@ class Library:
                 " give more words, or other ones"
             ) from error
 
-    def _matches(self, sung: Sung, ids: IntArray) -> dict[int, tuple[Match, ...]]:
+    def _matches(self, space: str, heard: Heard, ids: IntArray) -> dict[int, tuple[Match, ...]]:
         """Of each recording (n,) ascending or not, the pairs of segments that are worth showing."""
         ids = np.sort(ids)
-        pairs = best_pairs(self.generation, SPACE, sung, ids, SHOWN_PAIRS, self._aligner)
+        aligner = self._aligner if space == SPACE else None
+        pairs = best_pairs(self.generation, space, heard, ids, SHOWN_PAIRS, aligner)
         found = {}
         for row, number in enumerate(ids.tolist()):
             scores = pairs.scores[row]
             worth = np.flatnonzero(np.isfinite(scores) & (scores >= WORTH_SHOWING * abs(scores[0])))
-            query_start_s = sung.start_s[pairs.query_rows[row, worth]]
+            query_start_s = heard.start_s[pairs.query_rows[row, worth]]
             columns = (query_start_s, pairs.hit_start_s[row, worth], scores[worth])
-            found[number] = tuple(
-                Match(*pair) for pair in zip(*(c.tolist() for c in columns), strict=True)
-            )
+            rows = zip(*(column.tolist() for column in columns), [space] * len(worth), strict=True)
+            found[number] = tuple(Match(*pair) for pair in rows)
         return found
 
     def _spelt(self, passages: list[str]) -> Spelt | None:
@@ -381,63 +472,26 @@ class Library:
         rows = zip(*(column[worth].tolist() for column in columns), strict=True)
         return tuple(WordsMatch(*row) for row in rows)
 
-    def _known(self, path: str | Path, number: int) -> tuple[QueryInfo, Sung] | None:
-        """The query as the library holds it, if it does."""
-        if number not in self.generation.recording_ids(SPACE):
-            return None
+    def _known(self, path: str | Path, number: int, space: str) -> Query | None:
+        """The query as the library holds it, if it does in all spaces that are compared."""
         rows = self.generation.ask(
-            "SELECT r.duration_s, a.vocalness, a.truncated FROM recordings r"
-            " JOIN analyses a USING (recording_id) WHERE recording_id = ? AND space = ?",
-            [number, SPACE],
+            "SELECT a.space, r.duration_s, a.vocalness, a.truncated FROM recordings r"
+            " JOIN analyses a USING (recording_id) WHERE recording_id = ?",
+            [number],
         )
-        duration_s, vocal, truncated = rows[0]
-        sung = self.stored(number)
-        return QueryInfo(os.fspath(path), duration_s, vocal, _spans(sung), truncated), sung
-
-    def _heard(self, path: str | Path) -> tuple[QueryInfo, Sung]:
-        # Opening the models takes as long as decoding; both leave Python's lock alone.
-        with ThreadPoolExecutor(1) as other:
-            decoding = other.submit(decode, path, max_s=MAX_QUERY_S)
-            _ = self._detector, self._encoder
-            audio = decoding.result()
-        return self._analyse(path, audio)
-
-    def _analyse(self, path: str | Path | None, audio: Audio) -> tuple[QueryInfo, Sung]:
-        name = None if path is None else os.fspath(path)
-        probabilities = self._detector.probabilities(audio.samples)
-        vocal = vocalness(probabilities)
-        pieces = segments(probabilities, audio.duration_s, self.options)
-        if not pieces:
-            raise NoSinging(
-                f"{name or 'the query'}: too little singing to compare it by its words (vocalness"
-                f" {vocal:.2f}, at least {self.options.min_vocalness:.2f} is needed); ask with a"
-                " recording in which somebody sings"
-            )
-        vectors, transcript = self._encoded(audio.samples, pieces)
-        kept, counts = counted(pieces, transcript, self.options)
-        if len(kept) == 0:
-            raise NoSinging(
-                f"{name or 'the query'}: no words can be heard in it, so there is nothing to"
-                " compare it by; ask with a recording in which somebody sings words"
-            )
-        sung = Sung(
-            vectors[kept],
-            np.array([pieces[row].start_s for row in kept], np.float32),
-            np.array([pieces[row].end_s for row in kept], np.float32),
-            counts,
-            transcript,
-        )
-        return QueryInfo(name, audio.duration_s, vocal, _spans(sung), audio.truncated), sung
-
-    def _encoded(
-        self, samples: FloatArray, pieces: Sequence[Segment]
-    ) -> tuple[FloatArray, Transcript | None]:
-        """The vectors (n, D) of segments, and what was read of all of them."""
-        encoder = self._encoder
-        batches = cut_batches(samples, pieces, encoder.window_s, BATCH_WINDOWS)
-        parts = [encoder.read(windows) for windows in batches]
-        vectors = np.concatenate([part.vectors for part in parts])
-        return vectors, transcribed([part.guesses for part in parts], pieces, encoder.clip_s)
+        analysed = {row[0]: row[1:] for row in rows}
+        parts = self._parts(space)
+        if not set(parts) <= set(analysed):
+            return None
+        try:
+            heard = {name: of for name, of in self.stored(number).items() if name in parts}
+        except KeyError:
+            return None
+        if not heard:
+            return None  # to be told why, by what hears it
+        duration_s, _, truncated = analysed[parts[0]]
+        vocal = analysed[SPACE][1] if SPACE in analysed else None
+        return Query(query_info(os.fspath(path), duration_s, vocal, truncated, heard), heard)
 
     @property
     def _processors(self) -> int:
@@ -460,65 +514,9 @@ class Library:
         return (spelling, Aligner(spelling.scoring, threads=self._processors)) if spelling else None
 
     @cached_property
-    def _detector(self) -> VocalDetector:
-        return VocalDetector(self.bundle, threads=self._threads)
-
-    @cached_property
-    def _encoder(self) -> AudioEncoder:
-        return AudioEncoder(self.bundle, SPACE, threads=self._threads)
-
-    @cached_property
     def _text_encoder(self) -> TextEncoder:
         return TextEncoder(self.bundle, SPACE, threads=self._threads)
 
 
-def keep_bundle(library: str | Path, bundle: Bundle) -> None:
-    """Put a copy of a model into a library, so that it can be asked with it for ever.
-
-    Raises BadModel where the bundle is damaged, LibraryNotWritable where the copy cannot be made.
-    """
-    folder = Path(library) / KEPT / bundle.card.model_id
-    if (folder / CARD).is_file():
-        return
-    verify(bundle)
-    with translated(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".keeping-", dir=folder.parent) as place:
-            draft = Path(place) / "bundle"
-            draft.mkdir()
-            for name in (*bundle.card.files, CARD):
-                shutil.copyfile(bundle.path / name, draft / name)
-            draft.rename(folder)
-
-
-def _bundle_for(library: Path, manifest: Manifest, model: Bundle | None) -> Bundle:
-    made_with = f"{library} was built with model {manifest.model_name} {manifest.model_version}"
-    if model is None:
-        kept = library / KEPT / manifest.model_id
-        try:
-            return open_bundle(kept) if kept.is_dir() else find_model(manifest.model_id)
-        except BadModel as error:
-            raise BadModel(
-                f"{made_with}, which is not at hand; `livi-index models install` it, name its"
-                " folder with --model, or build the library anew with a model that is"
-            ) from error
-    if model.card.model_id != manifest.model_id:
-        raise BadModel(
-            f"{made_with} and cannot be asked with {model.card.name} {model.card.version} from"
-            f" {model.path}; leave --model away, or build the library anew with it"
-        )
-    return model
-
-
-def _as_audio(samples: NDArray[Any]) -> Audio:
-    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
-        raise BadInput(
-            f"samples are one row of floats at {SAMPLE_RATE} Hz, these are {samples.dtype} of shape"
-            f" {samples.shape}"
-        )
-    return Audio(samples.astype(np.float32), len(samples) / SAMPLE_RATE, False, "")
-
-
-def _spans(sung: Sung) -> tuple[Span, ...]:
-    times = zip(sung.start_s.tolist(), sung.end_s.tolist(), strict=True)
-    return tuple(Span(*pair) for pair in times)
+def _number(score: float) -> float | None:
+    return None if math.isnan(score) else float(score)

@@ -83,13 +83,18 @@ class ClipsSpec:
 
 @dataclass(frozen=True)
 class Space:
-    """One kind of vector that a bundle makes: ``dim`` numbers for ``window_s`` seconds of audio."""
+    """One kind of vector that a bundle makes: ``dim`` numbers for ``window_s`` seconds of audio.
+
+    Windows are segments of singing; where there is a ``hop_s``, they lie over the whole recording,
+    whether somebody sings or not, one every so many seconds.
+    """
 
     name: str
     encoder: str
     window_s: float
     dim: int
     pooling: Literal["mean"] = "mean"
+    hop_s: float = 0.0
     clips: ClipsSpec | None = None
     text: TextSpec | None = None
 
@@ -122,11 +127,26 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Fusion:
+    """What the scores of two recordings in several spaces say together.
+
+    ``weights`` are by space, for two that have a score in all of them. Curves, this one and those
+    of single spaces, hold for libraries of ``recordings``.
+    """
+
+    weights: Mapping[str, float]
+    offset: float
+    fitted_on: str
+    recordings: int
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """``card.json``, parsed. ``model_id`` is the same for all precisions of one model.
 
     ``segments`` are fields of ``vocals.SegmentOptions`` by name. ``calibration`` is by question: a
-    space for recordings against recordings, ``words`` for typed words against recordings.
+    space for recordings against recordings, ``words`` for typed words against recordings; where
+    recordings are compared in all spaces, ``fusion`` says how. The first space is that of lyrics.
     """
 
     schema: int
@@ -139,16 +159,21 @@ class ModelCard:
     spaces: tuple[Space, ...]
     segments: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    fusion: Fusion | None = None
     trained_on: str = ""
     measured: Mapping[str, Any] = field(default_factory=dict)
     licence: str = ""
+
+    @property
+    def space_names(self) -> tuple[str, ...]:
+        return tuple(space.name for space in self.spaces)
 
     def space(self, name: str) -> Space:
         """The space of that name; BadModel names those that there are."""
         for space in self.spaces:
             if space.name == name:
                 return space
-        known = ", ".join(space.name for space in self.spaces)
+        known = ", ".join(self.space_names)
         raise BadModel(f"model {self.name} has no space {name!r}; it has: {known}")
 
 
@@ -274,6 +299,21 @@ def parse_card(raw: bytes, where: str) -> ModelCard:
     return card
 
 
+def extends(card: ModelCard, other: ModelCard) -> bool:
+    """Whether one card is that of the same model with more spaces.
+
+    What the other has must be in it, byte by byte: vectors of one space are of one encoder.
+    """
+    known = {space.name: space for space in card.spaces}
+    return (
+        card.model_id == other.model_id
+        and len(card.spaces) > len(other.spaces)
+        and all(known.get(space.name) == space for space in other.spaces)
+        and all(card.files.get(name) == file for name, file in other.files.items())
+        and card.segments == other.segments
+    )
+
+
 def verify(bundle: Bundle) -> None:
     """Compare every file with the card. Raises BadModel at the first difference."""
     for name in bundle.card.files:
@@ -391,6 +431,7 @@ def _build_card(data: dict[str, Any], where: str) -> ModelCard:
         where,
         files={k: _build(BundleFile, v, f"{where}: files.{k}") for k, v in data["files"].items()},
         vocals=_build(VocalsSpec, data["vocals"], f"{where}: vocals"),
+        fusion=data.get("fusion") and _build(Fusion, data["fusion"], f"{where}: fusion"),
         spaces=tuple(_build_space(space, f"{where}: spaces") for space in data["spaces"]),
         calibration={
             k: _build(Calibration, v, f"{where}: calibration.{k}")
@@ -439,6 +480,14 @@ def _check_card(card: ModelCard, where: str) -> None:
             raise BadModel(f"{where} holds a name that is not allowed: {name!r}")
     if any(not curve.slope > 0 for curve in card.calibration.values()):
         raise BadModel(f"{where} has a calibration in which a better score is no likelier")
+    if card.fusion and set(card.fusion.weights) != set(card.space_names):
+        raise BadModel(f"{where} fuses other spaces than it has")
+    if card.fusion and any(not weight > 0 for weight in card.fusion.weights.values()):
+        raise BadModel(f"{where} fuses a space in which a better score is no likelier")
+    if any(not 0 <= space.hop_s <= space.window_s for space in card.spaces):
+        raise BadModel(f"{where} has windows that leave out a part of a recording")
+    if card.spaces[0].hop_s:
+        raise BadModel(f"{where}: the first space must be of what is sung")
     if any(space.pooling != "mean" for space in card.spaces):
         raise BadModel(f"{where} asks for a pooling this version does not know")
     for space in card.spaces:

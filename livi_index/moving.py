@@ -31,7 +31,7 @@ from livi_index.encoders import AudioEncoder
 from livi_index.errors import BadModel, LibraryDamaged, LibraryNotFound
 from livi_index.generations import MANIFEST, current, folder_name, generations
 from livi_index.guard import MAX_SHARE
-from livi_index.library import KEPT, keep_bundle
+from livi_index.keeping import KEPT, at_hand, keep_bundle
 from livi_index.models import DEFAULT_MODEL, Bundle, bundled_dir, find_model, open_bundle
 from livi_index.planning import REFUSED, Plan, Planner, worth_a_try
 from livi_index.records import KnownFile, ModelChoice
@@ -102,7 +102,7 @@ def models_for(place: Path, store: Store, wanted: str | None) -> Models:
         own = own_model(place, store)
         target = own
         if choice is not None and choice.target != choice.answers:
-            target = _at_hand(place, choice.target)
+            target = at_hand(place, choice.target)
         return Models(own, target, choice)
     bundle = _named(place, wanted)
     model_id = bundle.card.model_id
@@ -118,7 +118,7 @@ def models_for(place: Path, store: Store, wanted: str | None) -> Models:
 def own_model(place: Path, store: Store) -> Bundle:
     """The model whose vectors answer, for a new library the default one. Raises BadModel."""
     choice = store.choice() or _implied(place, store)
-    return _at_hand(place, choice.answers) if choice else find_model(DEFAULT_MODEL)
+    return at_hand(place, choice.answers) if choice else find_model(DEFAULT_MODEL)
 
 
 def _implied(place: Path, store: Store) -> ModelChoice | None:
@@ -137,11 +137,6 @@ def _answering(place: Path) -> str | None:
             return generation.manifest.model_id
     except (LibraryDamaged, LibraryNotFound):
         return None
-
-
-def _at_hand(place: Path, model_id: str) -> Bundle:
-    kept = place / KEPT / model_id
-    return open_bundle(kept) if kept.is_dir() else find_model(model_id)
 
 
 def _named(place: Path, wanted: str) -> Bundle:
@@ -168,7 +163,8 @@ def _kept(place: Path) -> Iterator[Bundle]:
 def _try_out(bundle: Bundle) -> None:
     """Open what a build needs of a model: it is no use to find out in the middle of a night."""
     VocalDetector(bundle)
-    AudioEncoder(bundle, bundle.card.spaces[0].name)
+    for space in bundle.card.space_names:
+        AudioEncoder(bundle, space)
 
 
 def begin(place: Path, store: Store, models: Models) -> tuple[Models, tuple[str, ...]]:
@@ -195,7 +191,7 @@ def begin(place: Path, store: Store, models: Models) -> tuple[Models, tuple[str,
 
 def _title(place: Path, model_id: str) -> str:
     try:
-        return title(_at_hand(place, model_id))
+        return title(at_hand(place, model_id))
     except BadModel:
         return model_id[:12]
 
@@ -222,9 +218,8 @@ class Transfer:
         self._models = models
         self._leave_absent = leave_absent
         card = models.target.card
-        self._space = card.spaces[0].name
-        self.planner = Planner(store, card.model_id, self._space, retry=retry)
-        unheard = store.unheard(card.model_id, self._space)
+        self.planner = Planner(store, card.model_id, card.space_names, retry=retry)
+        unheard = store.unheard(card.model_id, card.space_names)
         there = list(_as_they_were(unheard))
         self._absent = {known.recording_id for known in unheard.values()}
         self._absent.difference_update(number for _, number in there)
@@ -244,7 +239,7 @@ def standing(
 ) -> Move:
     """How far a move has come, where the files of these recordings are not as they were."""
     card, choice = models.target.card, store.choice()
-    unheard = store.unheard(card.model_id, card.spaces[0].name)
+    unheard = store.unheard(card.model_id, card.space_names)
     lacking = {known.recording_id for known in unheard.values()}
     total = store.n_present()
     left = lacking - _failed(store, unheard, total)

@@ -21,7 +21,7 @@ from typing import Generic, Literal, Self, TypeVar
 
 PATIENCE_S = 2.0
 
-Stage = Literal["walk", "identify", "decode", "vocals", "encode", "commit", "publish"]
+Stage = Literal["walk", "identify", "decode", "vocals", "encode", "whole", "commit", "publish"]
 Value = TypeVar("Value")
 
 

@@ -66,12 +66,16 @@ class Label:
 
 @dataclass(frozen=True)
 class Job:
-    """A recording to analyse, by one of its files; ``row`` is None where the library has it."""
+    """A recording to analyse, by one of its files; ``row`` is None where the library has it.
+
+    ``spaces`` are those in which it was not heard yet.
+    """
 
     file: AudioFile
     recording_id: int
     content_hash: bytes | None
     row: FileRow | None
+    spaces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ class Planner:
         self,
         store: Store,
         model_id: str,
-        space: str,
+        spaces: Sequence[str],
         labels: Mapping[Path, Label] | None = None,
         published: Mapping[Path, Label] | None = None,
         retry: Collection[str] = (),
@@ -168,7 +172,8 @@ class Planner:
         self._decoders = decoders()
         self._store = store
         self._failures = store.failures()
-        self._analysed = store.analysed(model_id, space)
+        self._heard = {space: store.analysed(model_id, space) for space in spaces}
+        self._analysed = set.intersection(*self._heard.values())
         self._labels = labels or {}
         self._published = published or {}
         self._failed_contents = {
@@ -300,6 +305,8 @@ class Planner:
         if number in self._analysed:
             return "reused" if first else "duplicates"
         self._in_work.add(number)
+        lacking = tuple(space for space, heard in self._heard.items() if number not in heard)
+        job = replace(job, spaces=lacking)
         return job if first else Copy(job)
 
     def settle(self, file: AudioFile, identity: Identity | DecodeFailure) -> Settled | Job | Copy:

@@ -337,12 +337,11 @@ def _counts(catalog: Path) -> dict[str, int]:
     queries = {
         "files": "SELECT count(*) FROM files",
         "recordings": "SELECT count(*) FROM recordings",
-        "indexed": "SELECT count(DISTINCT recording_id) FROM analyses WHERE n_segments > 0",
+        "indexed": "SELECT count(DISTINCT recording_id) FROM analyses WHERE sung",
         "instrumental": "SELECT count(*) FROM recordings ANTI JOIN (SELECT recording_id FROM"
-        " analyses WHERE n_segments > 0) USING (recording_id) SEMI JOIN analyses"
-        " USING (recording_id)",
+        " analyses WHERE sung) USING (recording_id) SEMI JOIN analyses USING (recording_id)",
         "truncated": "SELECT count(DISTINCT recording_id) FROM analyses WHERE truncated",
-        "segments": "SELECT coalesce(sum(n_segments), 0)::BIGINT FROM analyses",
+        "segments": "SELECT coalesce(sum(n_segments), 0)::BIGINT FROM analyses WHERE sung",
         "failures": "SELECT count(*) FROM failures",
     }
     with open_catalog(catalog) as connection:

@@ -24,8 +24,8 @@ Slices of a song overlap by half; without the rule on overlaps a chance likeness
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,9 +72,13 @@ class RankOptions:
             raise ValueError(f"no ranking is possible with {self}")
 
 
+# In a space of whole recordings.
+WHOLE = RankOptions(align=False, crowding=0.0)
+
+
 @dataclass(frozen=True, eq=False)
-class Sung:
-    """What is sung in one recording: S segments in order of time.
+class Heard:
+    """What was heard of one recording in one space: S segments in order of time.
 
     vectors (S, D) float32 unit; start_s, end_s, weights (S,); what was read, if the model reads.
     """
@@ -88,10 +92,12 @@ class Sung:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Candidates (C,) with their scores, best first, ties by id."""
+    """Candidates (C,) with their scores, best first, ties by id; ``by_space`` are what these were
+    made of, not a number where a candidate has no vectors in a space."""
 
     recording_ids: IntArray
     scores: NDArray[np.float64]
+    by_space: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,44 +114,56 @@ class Pairs:
 def score_candidates(
     generation: Generation,
     space: str,
-    sung: Sung,
+    heard: Heard,
     options: RankOptions,
     *,
     aligner: Aligner | None = None,
+    also: IntArray | None = None,
     without: Collection[int] = (),
     threads: int = 0,
 ) -> Scored:
-    """All candidates of one generation for what is sung, with their scores.
+    """All candidates of one space of a generation, with their scores.
 
-    ``aligner`` compares what the generation's model reads; None where it does not. ``without`` are
-    no candidates.
+    ``aligner`` compares what the generation's model reads; None where it does not. ``also`` are
+    candidates whatever their vectors, ``without`` are none.
     """
-    track = pool(sung.vectors, sung.weights)
+    track = pool(heard.vectors, heard.weights)
+    named = np.zeros(0, np.int64)
+    if also is not None:
+        named = np.intersect1d(also, generation.recording_ids(space))
 
     def nearest(n: int, by: FloatArray) -> IntArray:
-        ids = _candidates(generation, space, by, track, n, options, threads)
-        return ids[~np.isin(ids, list(without))]
+        ids = np.union1d(_candidates(generation, space, by, track, n, options, threads), named)
+        return np.asarray(ids[~np.isin(ids, list(without))], np.int64)
 
-    if aligner is not None and options.align and sung.transcript is not None:
+    if aligner is not None and options.align and heard.transcript is not None:
         n_all = len(generation.recording_ids(space))
-        n = _affordable(generation, space, sung.transcript, options)
+        n = _affordable(generation, space, heard.transcript, options)
         for n_tracks in (n, FURTHER * n):
-            ids = nearest(n_tracks, sung.vectors[_apart(sung)])
+            ids = nearest(n_tracks, heard.vectors[_apart(heard)])
             transcripts = generation.transcripts_of(ids, space)
-            scores = _by_transcripts(aligner, sung.transcript, transcripts, options.relay_from)
+            scores = _by_transcripts(aligner, heard.transcript, transcripts, options.relay_from)
             if n_tracks >= n_all or (len(scores) and scores.max() >= options.certain_from):
                 break
     else:
-        ids = nearest(options.candidates, sung.vectors)
-        scores = _by_vectors(generation, space, sung, track, ids, options)
+        ids = nearest(options.candidates, heard.vectors)
+        scores = scores_of(generation, space, heard, ids, options)
+    return in_order(ids, scores, {space: scores})
+
+
+def in_order(
+    ids: IntArray, scores: NDArray[np.float64], by_space: Mapping[str, NDArray[np.float64]]
+) -> Scored:
+    """Candidates (C,) in any order, with the best first."""
     order = np.lexsort((ids, -scores))
-    return Scored(ids[order], scores[order])
+    parts = {name: values[order] for name, values in by_space.items()}
+    return Scored(ids[order], scores[order], parts)
 
 
 def best_pairs(
     generation: Generation,
     space: str,
-    sung: Sung,
+    heard: Heard,
     ids: IntArray,
     n_pairs: int,
     aligner: Aligner | None = None,
@@ -155,20 +173,20 @@ def best_pairs(
     They are scored by what was read of them where there is an ``aligner``, else by their cosine.
     """
     table = generation.segments_of(ids, space)
-    if aligner is None or sung.transcript is None:
-        likeness = products(sung.vectors, generation.segment_vectors(table["segment_id"], space))
+    if aligner is None or heard.transcript is None:
+        likeness = products(heard.vectors, generation.segment_vectors(table["segment_id"], space))
     else:
         of = dict(zip(ids.tolist(), generation.transcripts_of(ids, space), strict=True))
         spans = table[["recording_id", "start_s", "end_s"]].tolist()
-        likeness = np.full((len(sung.start_s), len(table)), -np.inf, np.float32)
-        rows = _apart(sung)
-        times = zip(sung.start_s[rows].tolist(), sung.end_s[rows].tolist(), strict=True)
+        likeness = np.full((len(heard.start_s), len(table)), -np.inf, np.float32)
+        rows = _apart(heard)
+        times = zip(heard.start_s[rows].tolist(), heard.end_s[rows].tolist(), strict=True)
         likeness[rows] = aligner.scores(
-            [between(sung.transcript, *span) for span in times],
+            [between(heard.transcript, *span) for span in times],
             [between(of[number], *span) for number, *span in spans],
             once=True,
         )
-    return _best_pairs(sung, likeness, ids, table, n_pairs)
+    return _best_pairs(heard, likeness, ids, table, n_pairs)
 
 
 def _by_transcripts(
@@ -184,25 +202,22 @@ def _by_transcripts(
     return scores
 
 
-def _apart(sung: Sung) -> IntArray:
+def _apart(heard: Heard) -> IntArray:
     """Segments of which none overlaps with another, from the first on; they hold nearly all."""
     rows, end_s = [], -np.inf
-    for row, start_s in enumerate(sung.start_s.tolist()):
+    for row, start_s in enumerate(heard.start_s.tolist()):
         if start_s >= end_s:
             rows.append(row)
-            end_s = float(sung.end_s[row])
+            end_s = float(heard.end_s[row])
     return np.array(rows)
 
 
-def _by_vectors(
-    generation: Generation,
-    space: str,
-    sung: Sung,
-    track: FloatArray,
-    ids: IntArray,
-    options: RankOptions,
+def scores_of(
+    generation: Generation, space: str, heard: Heard, ids: IntArray, options: RankOptions
 ) -> NDArray[np.float64]:
-    counted = best_pairs(generation, space, sung, ids, options.pairs).scores
+    """The scores (C,) of recordings (C,), ascending, by their vectors."""
+    track = pool(heard.vectors, heard.weights)
+    counted = best_pairs(generation, space, heard, ids, options.pairs).scores
     real = np.isfinite(counted)
     by_pairs = np.where(real, counted, 0).sum(axis=1, dtype=np.float64) / real.sum(axis=1)
     tracks = generation.recording_vectors(ids, space)
@@ -259,7 +274,7 @@ def _crowding(tracks: FloatArray, n: int) -> FloatArray:
 
 
 def _best_pairs(
-    sung: Sung, cosines: FloatArray, ids: IntArray, table: NDArray[np.void], n_pairs: int
+    heard: Heard, cosines: FloatArray, ids: IntArray, table: NDArray[np.void], n_pairs: int
 ) -> Pairs:
     """The pairs of each candidate, from cosines (S, n) with the segments (n,) of all of them.
 
@@ -272,7 +287,9 @@ def _best_pairs(
         np.zeros((len(ids), n_pairs), np.int64),
         np.zeros((len(ids), n_pairs), np.float32),
     )
-    clash = _overlaps(sung.start_s[None], sung.end_s[None], sung.start_s[None], sung.end_s[None])[0]
+    clash = _overlaps(
+        heard.start_s[None], heard.end_s[None], heard.start_s[None], heard.end_s[None]
+    )[0]
     for rows in _blocks(counts, len(cosines)):
         slots = np.arange(counts[rows].max())
         real = slots < counts[rows, None]

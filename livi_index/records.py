@@ -75,8 +75,9 @@ class Analysis:
     """What one model found in one recording, for one space.
 
     ``start_s``, ``end_s``, ``vocalness``, ``weight`` are (n,), ``vectors`` (n, D) unit, and
-    ``vector`` (D,) is the unit vector of the whole. An instrumental has none of them. What was
-    read on the way is ``transcript``, if the model reads.
+    ``vector`` (D,) is the unit vector of the whole. In a space of what is sung an instrumental has
+    none of them; in another one, which nobody asked for singing, nothing is ``sung``. What was read
+    on the way is ``transcript``, if the model reads.
     """
 
     recording_id: int

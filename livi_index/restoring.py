@@ -105,20 +105,21 @@ def _batch(generation: Generation, ids: list[int]) -> Batch:
         for path, root, *rest in rows(columns, "files")
     ]
     analyses = rows(
-        "recording_id, model_id, space, vocalness, sung, truncated, decoder", "analyses"
+        "recording_id, model_id, space, vocalness, sung, truncated, decoder, n_segments", "analyses"
     )
     return Batch(
         files=files,
         recordings=[
             Recording(*row) for row in rows("recording_id, content_hash, duration_s", "recordings")
         ],
-        analyses=[_with_vectors(generation, Analysis(*row)) for row in analyses],
+        analyses=[
+            _with_vectors(generation, Analysis(*row)) if n_segments else Analysis(*row)
+            for *row, n_segments in analyses
+        ],
     )
 
 
 def _with_vectors(generation: Generation, plain: Analysis) -> Analysis:
-    if not plain.sung:
-        return plain
     number = np.array([plain.recording_id])
     table = generation.segments_of(number, plain.space)
     return replace(

@@ -64,8 +64,8 @@ def roots_to_walk(
 def published_model(bundle: Bundle) -> PublishedModel:
     """What a generation says of a model."""
     card = bundle.card
-    space = Space(card.spaces[0].name, card.spaces[0].dim)
-    return PublishedModel(card.model_id, card.name, card.version, (space,))
+    spaces = tuple(Space(space.name, space.dim) for space in card.spaces)
+    return PublishedModel(card.model_id, card.name, card.version, spaces)
 
 
 def published_labels(place: Path) -> dict[Path, Label]:

@@ -327,13 +327,15 @@ class Store:
         )
         return {os.fsdecode(row[0]): KnownFile._make(row[1:]) for row in rows}
 
-    def unheard(self, model_id: str, space: str) -> dict[str, KnownFile]:
-        """Files that are not missing, of recordings that lack an analysis, by path."""
+    def unheard(self, model_id: str, spaces: Sequence[str]) -> dict[str, KnownFile]:
+        """Files that are not missing, of recordings that lack an analysis in one of these spaces,
+        by path."""
         rows = self._stream(
             "SELECT path, size, mtime_ns, inode, device, recording_id, false FROM files ANTI JOIN"
-            " (SELECT recording_id FROM analyses WHERE model_id = ? AND space = ?)"
+            " (SELECT recording_id FROM analyses WHERE model_id = ? AND space IN (SELECT unnest(?))"
+            " GROUP BY recording_id HAVING count(*) = ?)"
             " USING (recording_id) WHERE recording_id NOTNULL AND missing_at IS NULL ORDER BY path",
-            [model_id, space],
+            [model_id, list(spaces), len(spaces)],
         )
         return {os.fsdecode(row[0]): KnownFile._make(row[1:]) for row in rows}
 

@@ -26,6 +26,7 @@ from livi_index.models import Bundle, Device
 from livi_index.transcripts import Transcript, count, transcribe
 
 BATCH_WINDOWS = 32
+SILENCE = 1e-4  # -80 dB, root mean square: what is below has no harmony to compare
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -145,6 +146,27 @@ def segments(
     if not pieces and tails:
         pieces = [max(tails, key=lambda tail: tail.sung_s)]
     return pieces
+
+
+def over_all(samples: FloatArray, length_s: float, hop_s: float) -> list[Segment]:
+    """Slices of a whole recording, sung or not, without those in which nothing can be heard.
+
+    A short last slice is left out where it lies in the one before it by more than half.
+    """
+    duration_s = len(samples) / SAMPLE_RATE
+    options = SegmentOptions(length_s=length_s, hop_s=hop_s)
+    *slices, last = _slices(0.0, duration_s, options)
+    if not slices or last[1] - last[0] >= length_s / 2:
+        slices.append(last)
+    return [
+        Segment(start_s, end_s, 0.0, 0.0)
+        for start_s, end_s in slices
+        if _is_heard(samples[round(start_s * SAMPLE_RATE) : round(end_s * SAMPLE_RATE)])
+    ]
+
+
+def _is_heard(samples: FloatArray) -> bool:
+    return len(samples) > 0 and float(np.square(samples).mean(dtype=np.float64)) >= SILENCE**2
 
 
 def transcribed(

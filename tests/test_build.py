@@ -126,7 +126,7 @@ def test_vectors_are_those_of_the_recording_alone(first, music):
     with open_library(library, threads=1) as opened:
         samples = decode(music / "long.ogg").samples
         number = opened.generation.recording_at(music / "long.ogg")
-        stored = opened.stored(number)
+        stored = opened.stored(number)["lyrics"]
     assert stored.start_s.tolist() == [0.0, 15.0, 30.0, 45.0]
     pieces = [Segment(*span, 1.0, 1.0) for span in zip(stored.start_s, stored.end_s, strict=True)]
     windows = cut(samples, pieces, 30.0)

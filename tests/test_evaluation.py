@@ -16,7 +16,8 @@ from benchmarks.metrics import made as made_vectors
 from benchmarks.metrics import published_way
 from livi_index.errors import BadInput, LibraryNotFound
 from livi_index.evaluation import Evaluation, evaluate_at, read_vectors
-from livi_index.library import keep_bundle, open_library
+from livi_index.keeping import keep_bundle
+from livi_index.library import open_library
 from livi_index.metrics import Scores, evaluate, rank_vectors, summarise
 from livi_index.records import Batch, Failure, Recording
 from livi_index.scan import format_id

@@ -14,10 +14,11 @@ import pytest
 from livi_index.audio import SAMPLE_RATE, decode
 from livi_index.encoders import AudioEncoder, pool
 from livi_index.errors import BadInput, BadModel, LibraryNotFound, NoSinging, UnreadableAudio
-from livi_index.library import Library, default_library, keep_bundle, open_library
+from livi_index.keeping import keep_bundle
+from livi_index.library import Library, default_library, open_library
 from livi_index.models import open_bundle
 from livi_index.publishing import PublishedModel, Space, publish
-from livi_index.ranking import RankOptions, Sung, best_pairs
+from livi_index.ranking import Heard, RankOptions, best_pairs
 from livi_index.records import Analysis, Batch, FileRow, Recording
 from livi_index.scan import content_hash, format_id, recording_id
 from livi_index.store import Store
@@ -39,13 +40,13 @@ def near(vectors: np.ndarray, seed: int, noise: float = 0.5) -> np.ndarray:
     return moved / np.linalg.norm(moved, axis=1, keepdims=True)
 
 
-def sung(vectors: np.ndarray, hop_s: float = 15.0) -> Sung:
+def sung(vectors: np.ndarray, hop_s: float = 15.0) -> Heard:
     start_s = (hop_s * np.arange(len(vectors))).astype(np.float32)
     ones = np.ones(len(vectors), np.float32)
-    return Sung(vectors.astype(np.float32), start_s, start_s + 30, ones)
+    return Heard(vectors.astype(np.float32), start_s, start_s + 30, ones)
 
 
-def analysis(number: int, of: Sung, vocal: float = 0.8) -> Analysis:
+def analysis(number: int, of: Heard, vocal: float = 0.8) -> Analysis:
     rows = len(of.vectors)
     return Analysis(
         number, BUNDLE.card.model_id, "lyrics", vocal, rows > 0, False, "made",
@@ -65,7 +66,7 @@ def published(folder: Path, batch: Batch) -> Path:
     return folder
 
 
-def made(folder: Path, recordings: dict[int, Sung], *more: FileRow) -> Library:
+def made(folder: Path, recordings: dict[int, Heard], *more: FileRow) -> Library:
     """A library of recordings with given vectors."""
     files = [file_row(n, f"/music/{n}.mp3", f"Song {n}") for n in recordings]
     published(
@@ -91,7 +92,7 @@ def built(folder: Path, *paths: Path) -> Path:
             continue
         heard = detector.probabilities(audio.samples)
         pieces = segments(heard, audio.duration_s, options)
-        of = Sung(
+        of = Heard(
             encoder.encode(cut(audio.samples, pieces, encoder.window_s)),
             np.array([piece.start_s for piece in pieces], np.float32),
             np.array([piece.end_s for piece in pieces], np.float32),
@@ -116,15 +117,15 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [*paths, audio_files.write(folder / "still.wav", silence, SAMPLE_RATE)]
 
 
-def ids_of(library: Library, query: Sung, **options: object) -> list[int]:
-    return [int(hit.recording_id, 16) for hit in library.rank(query, **options)]  # type: ignore
+def ids_of(library: Library, query: Heard, **options: object) -> list[int]:
+    return [int(hit.recording_id, 16) for hit in library.rank({"lyrics": query}, **options)]  # type: ignore
 
 
 def test_a_version_is_first_and_says_where(tmp_path: Path) -> None:
     songs = {n: sung(unit(10, n)) for n in range(1, 40)}
     songs[99] = sung(near(songs[7].vectors, 1000))
     with made(tmp_path, songs) as library:
-        hits = library.rank(songs[7], k=5)
+        hits = library.rank({"lyrics": songs[7]}, k=5)
         assert [int(hit.recording_id, 16) for hit in hits[:2]] == [7, 99]
         assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5]
         assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
@@ -142,13 +143,13 @@ def test_pairs_do_not_overlap_in_either_recording(tmp_path: Path) -> None:
     songs = {n: sung(unit(12, n)) for n in range(1, 10)}
     songs[50] = sung(near(songs[3].vectors[::-1], 5))
     with made(tmp_path, songs) as library:
-        matches = library.rank(songs[3], without=(3,), k=1)[0].matches
+        matches = library.rank({"lyrics": songs[3]}, without=(3,), k=1)[0].matches
         assert [m.score for m in matches] == sorted((m.score for m in matches), reverse=True)
         for times in ([m.query_start_s for m in matches], [m.hit_start_s for m in matches]):
             assert np.diff(np.sort(times)).min() >= 30
 
 
-def greedy(query: Sung, other: Sung, n: int) -> list[tuple[float, float, float]]:
+def greedy(query: Heard, other: Heard, n: int) -> list[tuple[float, float, float]]:
     """The rule as it is said, one pair after the other."""
     cosines = query.vectors @ other.vectors.astype(np.float16).astype(np.float32).T
     pairs: list[tuple[float, float, float]] = []
@@ -168,7 +169,7 @@ def test_scores_are_those_of_the_plain_rule(tmp_path: Path) -> None:
     likeness = np.sort(tracks @ tracks.T, axis=1)[:, -5:-1].mean(axis=1)
     crowding = dict(zip(songs, likeness, strict=True))
     with made(tmp_path, songs) as library:
-        found = library.score(query, options)
+        found = library.score({"lyrics": query}, options)
         assert sorted(found.recording_ids.tolist()) == list(songs)
         scores = dict(zip(found.recording_ids.tolist(), found.scores.tolist(), strict=True))
         best = best_pairs(library.generation, "lyrics", query, np.array(list(songs)), 5)
@@ -193,7 +194,7 @@ def test_a_medley_is_found_by_each_of_its_songs(tmp_path: Path) -> None:
         for n in (11, 22, 33):
             assert ids_of(library, songs[n], without=(n,), k=1) == [500]
         assert set(ids_of(library, songs[500], without=(500,), k=3)) == {11, 22, 33}
-        matches = library.rank(songs[500], without=(500,), k=1)[0].matches
+        matches = library.rank({"lyrics": songs[500]}, without=(500,), k=1)[0].matches
         assert all(0 <= m.hit_start_s - 30 <= 45 for m in matches[:2])
 
 
@@ -201,8 +202,8 @@ def test_the_ablation_is_a_matter_of_options(tmp_path: Path) -> None:
     songs = {n: sung(unit(8, n)) for n in range(1, 30)}
     with made(tmp_path, songs) as library:
         query = sung(unit(8, 77))
-        tracks = library.score(query, RankOptions(track_weight=1.0, crowding=0.0))
-        pairs = library.score(query, RankOptions(track_weight=0.0, crowding=0.0))
+        tracks = library.score({"lyrics": query}, RankOptions(track_weight=1.0, crowding=0.0))
+        pairs = library.score({"lyrics": query}, RankOptions(track_weight=0.0, crowding=0.0))
         vectors = np.stack([pool(songs[n].vectors) for n in tracks.recording_ids.tolist()])
         assert np.allclose(tracks.scores, vectors @ pool(query.vectors), atol=2e-3)
         ids = pairs.recording_ids
@@ -218,7 +219,7 @@ def test_long_recordings_are_compared_in_blocks(tmp_path: Path) -> None:
     songs[77] = sung(np.concatenate([unit(3000, 77), near(songs[5].vectors, 9)]))
     query = sung(np.concatenate([unit(900, 78), songs[5].vectors]))
     with made(tmp_path, songs) as library:
-        found = library.rank(query, k=2, options=RankOptions(pairs=2, track_weight=0.0))
+        found = library.rank({"lyrics": query}, k=2, options=RankOptions(pairs=2, track_weight=0.0))
         assert [int(hit.recording_id, 16) for hit in found] == [5, 77]
         assert found[1].matches[0].hit_start_s >= 3000 * 15 and found[1].matches[0].score > 0.8
 

@@ -21,7 +21,7 @@ from livi_index.generations import current
 from livi_index.groups import find_groups, find_news
 from livi_index.library import open_library
 from livi_index.publishing import PublishedModel, Space, publish
-from livi_index.ranking import RELAYED, RankOptions, Sung
+from livi_index.ranking import RELAYED, Heard, RankOptions
 from livi_index.records import Analysis, Batch, FileRow, Recording
 from livi_index.store import Store
 from livi_index.transcripts import PHONE_DTYPE
@@ -199,7 +199,7 @@ def test_segments_count_by_what_was_read_in_them(library):
     ids = library.generation.recording_ids("lyrics")
     assert len(ids) == 8
     for number in ids.tolist():
-        stored = library.stored(number)
+        stored = library.stored(number)["lyrics"]
         for start_s, end_s, weight in zip(
             stored.start_s, stored.end_s, stored.weights, strict=True
         ):
@@ -285,7 +285,7 @@ def made_song(seed, phones):
     transcript = np.zeros(len(phones), PHONE_DTYPE)
     transcript["time_s"], transcript["phone"] = 0.5 * np.arange(len(phones)), phones
     start_s = np.arange(n, dtype=np.float32) * 30
-    return Sung(vectors, start_s, start_s + 30, np.ones(n, np.float32), transcript)
+    return Heard(vectors, start_s, start_s + 30, np.ones(n, np.float32), transcript)
 
 
 def made(folder, recordings, reads=True):
@@ -319,7 +319,7 @@ def alignments(asked, others):
 
 
 def scores_of(library, query, options, **more):
-    found = library.score(query, options, **more)
+    found = library.score({"lyrics": query}, options, **more)
     return dict(zip(found.recording_ids.tolist(), found.scores.tolist(), strict=True))
 
 
@@ -328,7 +328,7 @@ def test_scores_are_those_of_the_alignments(tmp_path):
     query = made_song(100, np.concatenate([songs.melody(90, 50), songs.melody(7, 140)[20:80]]))
     direct = RankOptions(relay_from=math.inf)
     with made(tmp_path, recordings) as library:
-        found = library.score(query, direct)
+        found = library.score({"lyrics": query}, direct)
         assert found.recording_ids[0] == 7
         assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
         expected = alignments(query, recordings.values())
@@ -356,7 +356,7 @@ def test_a_version_is_found_through_another_one(tmp_path):
         assert relayed[6] == pytest.approx(min(direct[5], through) - RELAYED)
         assert relayed[5] == direct[5] == max(relayed.values())
         assert all(relayed[n] >= direct[n] for n in direct)
-        hits = library.rank(query, k=2)
+        hits = library.rank({"lyrics": query}, k=2)
         assert [int(hit.recording_id, 16) for hit in hits] == [5, 6]
         # A best hit that is doubtful says nothing of others.
         assert scores_of(library, query, RankOptions(relay_from=1e4)) == direct
@@ -384,10 +384,10 @@ def test_recordings_in_which_nothing_was_read_come_last(tmp_path):
     phones = songs.melody(1, 60)
     recordings = {n: made_song(n, some) for n, some in ((1, phones), (2, []), (3, phones[30:31]))}
     with made(tmp_path, recordings) as library:
-        hits = library.rank(recordings[1])
+        hits = library.rank({"lyrics": recordings[1]})
         assert [int(hit.recording_id, 16) for hit in hits] == [1, 3, 2]
         assert all(math.isfinite(hit.score) for hit in hits)
-        nothing = library.rank(recordings[2])
+        nothing = library.rank({"lyrics": recordings[2]})
         assert len(nothing) == 3 and nothing[0].score < 5
 
 
@@ -396,7 +396,7 @@ def test_where_no_transcript_was_kept_all_have_nothing_in_common(tmp_path):
     with made(tmp_path, recordings, reads=False) as library:
         assert len(library.stored(1).transcript) == 0
         assert max(scores_of(library, recordings[1], RankOptions()).values()) < 5
-        best = library.score(recordings[1], RankOptions(align=False))
+        best = library.score({"lyrics": recordings[1]}, RankOptions(align=False))
         assert best.recording_ids[0] == 1
 
 
@@ -407,7 +407,7 @@ def test_a_model_that_does_not_read_is_ranked_by_vectors(tmp_path):
     run(music, tmp_path / "library")
     with open_library(tmp_path / "library", threads=1) as library:
         number = int(library.generation.recording_ids("lyrics")[0])
-        stored = library.stored(number)
+        stored = library.stored(number)["lyrics"]
         assert len(stored.transcript) == 0
         assert scores_of(library, stored, None) == scores_of(
             library, stored, RankOptions(align=False)

@@ -19,7 +19,8 @@ from test_library import BUNDLE, made, near, sung, unit
 from livi_index.answers import Hit
 from livi_index.encoders import TextEncoder
 from livi_index.errors import BadInput
-from livi_index.library import Library, keep_bundle, open_library
+from livi_index.keeping import keep_bundle
+from livi_index.library import Library, open_library
 from livi_index.models import Bundle, open_bundle
 
 LINE = "salt along the rail"

@@ -16,7 +16,8 @@ from test_library import BUNDLE, made, near, sung, unit
 
 from livi_index.encoders import TextEncoder
 from livi_index.errors import BadInput, BadModel, LibraryNotFound
-from livi_index.library import Library, WordsInfo, WordsMatch, keep_bundle, open_library
+from livi_index.keeping import keep_bundle
+from livi_index.library import Library, WordsInfo, WordsMatch, open_library
 from livi_index.models import open_bundle
 from livi_index.words import MAX_WORDS, PASSAGE_WORDS, cut_passages
 
@@ -109,7 +110,7 @@ def test_a_whole_text_is_asked_in_passages(library: Library) -> None:
     assert {int(hit.recording_id, 16) for hit in answer.hits} == {1, 3, 11, 13}
     vectors = encoded(*answer.query.passages)
     for hit in answer.hits:
-        cosines = vectors @ library.stored(int(hit.recording_id, 16)).vectors.T
+        cosines = vectors @ library.stored(int(hit.recording_id, 16))["lyrics"].vectors.T
         assert hit.score == pytest.approx(cosines.max(axis=1).mean(), abs=1e-5)
         best = hit.matches[0]
         assert isinstance(best, WordsMatch)
@@ -125,7 +126,7 @@ def test_scores_are_those_of_the_nearest_segment(library: Library) -> None:
     answer = library.query_lyrics(text, k=300)
     assert len(answer.hits) == 208 == library.info.recordings
     for hit in answer.hits[::20]:
-        cosines = library.stored(int(hit.recording_id, 16)).vectors @ vector
+        cosines = library.stored(int(hit.recording_id, 16))["lyrics"].vectors @ vector
         assert hit.score == pytest.approx(cosines.max(), abs=1e-5)
     scores = [hit.score for hit in answer.hits]
     assert scores == sorted(scores, reverse=True)

@@ -51,12 +51,15 @@ def evaluate(
     works: WorksOption,
     source: SourceArgument = None,
     ranking: RankingOption = "tracks",
+    space: Annotated[
+        str, typer.Option(help="What is compared: lyrics, harmony, or both (of a query).")
+    ] = "both",
     as_json: JsonOption = False,
 ) -> None:
     """Measure how well the versions that a list names are found."""
     from livi_index.evaluation import evaluate_at
 
-    found = evaluate_at(source, works, ranking)
+    found = evaluate_at(source, works, ranking, space)
     if as_json:
         display.print_json(found.to_json())
     else:

@@ -1,0 +1,107 @@
+"""One score from several spaces: what the words and the harmony of two recordings say together.
+
+Each space has candidates of its own, and every candidate is scored in all spaces that it and the
+query have vectors in. A logistic curve turns these scores into log-odds that one is a version of
+the other, among as many recordings as it was fitted on; with the logarithm of that number added,
+they are what the likeness is worth by itself, in nats above what chance gives, whatever the size of
+the library:
+
+    in all spaces      nats = log n + offset + sum of weight × score      (``Fusion`` of the card)
+    in one of them     nats = log n + offset + slope × score              (``Calibration``)
+
+So a recording without singing, which has no words to compare, stands in one order with the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livi_index.alignment import Aligner
+from livi_index.generations import Generation
+from livi_index.models import Calibration, ModelCard
+from livi_index.ranking import (
+    WHOLE,
+    Heard,
+    RankOptions,
+    Scored,
+    in_order,
+    score_candidates,
+    scores_of,
+)
+
+# A fused score is worth itself.
+IN_NATS = Calibration(slope=1.0, offset=0.0, fitted_on="", recordings=1)
+
+FloatArray = NDArray[np.float64]
+
+
+def score_in_all(
+    generation: Generation,
+    heard: Mapping[str, Heard],
+    card: ModelCard,
+    options: RankOptions,
+    *,
+    aligner: Aligner | None = None,
+    without: Collection[int] = (),
+    threads: int = 0,
+) -> Scored:
+    """The candidates of all spaces in which something was heard, scored together.
+
+    ``options`` and ``aligner`` are for the first space of the model; the card has a ``fusion``.
+    """
+    first = card.spaces[0].name
+    ids = np.zeros(0, np.int64)
+    found = {}
+    # The first space comes last: what others find is worth a closer look there.
+    for space in sorted(heard, key=lambda name: name == first):
+        found[space] = score_candidates(
+            generation,
+            space,
+            heard[space],
+            options if space == first else WHOLE,
+            aligner=aligner if space == first else None,
+            also=ids,
+            without=without,
+            threads=threads,
+        )
+        ids = np.union1d(ids, found[space].recording_ids)
+    by_space = {
+        space: _completed(generation, space, heard[space], ids, found[space]) for space in heard
+    }
+    return in_order(ids, nats(card, by_space), by_space)
+
+
+def _completed(
+    generation: Generation, space: str, heard: Heard, ids: NDArray[np.int64], found: Scored
+) -> FloatArray:
+    """The scores (C,) of all candidates, ascending, in one space; not a number for those that are
+    not in it."""
+    scores = np.full(len(ids), np.nan)
+    scores[np.searchsorted(ids, found.recording_ids)] = found.scores
+    lacking = np.intersect1d(ids[np.isnan(scores)], generation.recording_ids(space))
+    if len(lacking):
+        more = scores_of(generation, space, heard, lacking, WHOLE)
+        scores[np.searchsorted(ids, lacking)] = more
+    return scores
+
+
+def nats(card: ModelCard, by_space: Mapping[str, FloatArray]) -> FloatArray:
+    """What scores (C,) in several spaces are worth together; each has one in a space at least."""
+    assert card.fusion is not None
+    parts = [curve_nats(card.calibration[name], by_space[name]) for name in by_space]
+    alone: FloatArray = np.fmax.reduce(parts)
+    if set(by_space) != set(card.fusion.weights):
+        return alone
+    weighted = sum(weight * by_space[name] for name, weight in card.fusion.weights.items())
+    together = weighted + card.fusion.offset + math.log(card.fusion.recordings)
+    return np.where(np.isnan(together), alone, together)
+
+
+def curve_nats(curve: Calibration, scores: FloatArray) -> FloatArray:
+    """What scores in one space are worth."""
+    worth: FloatArray = curve.slope * scores + curve.offset + math.log(max(1, curve.recordings))
+    return worth

@@ -1,0 +1,176 @@
+"""What is heard of one recording that is asked for, in each space of a model.
+
+``Ear`` does for a query what ``analysis`` does for a catalogue, with the same rules from the same
+card: segments of singing for the first space, windows over the whole recording for the others. Its
+sessions are opened when first needed, while the file is still being decoded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livi_index.answers import QueryInfo, Span
+from livi_index.audio import SAMPLE_RATE, Audio, FloatArray, decode
+from livi_index.encoders import BATCH_WINDOWS, AudioEncoder
+from livi_index.errors import BadInput, NoSinging
+from livi_index.models import Bundle, Space
+from livi_index.ranking import Heard
+from livi_index.transcripts import Transcript
+from livi_index.vocals import (
+    Segment,
+    SegmentOptions,
+    VocalDetector,
+    counted,
+    cut_batches,
+    over_all,
+    segments,
+    transcribed,
+    vocalness,
+)
+
+MAX_QUERY_S = 2 * 3600.0  # of a query's audio; more would need gigabytes
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """A recording that is asked for: ``heard`` in the spaces in which there is something."""
+
+    info: QueryInfo
+    heard: dict[str, Heard]
+
+
+class Ear:
+    """The models of a bundle, for one recording at a time."""
+
+    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+        self.options = SegmentOptions.from_bundle(bundle)
+        self._bundle = bundle
+        self._threads = threads
+        self._singing, *self._others = bundle.card.spaces
+
+    def hear_file(self, path: str | Path, spaces: Collection[str]) -> Query:
+        """Raises UnreadableAudio, and what ``hear`` does."""
+        # Opening the models takes as long as decoding; both leave Python's lock alone.
+        with ThreadPoolExecutor(1) as other:
+            decoding = other.submit(decode, path, max_s=MAX_QUERY_S)
+            self._open(spaces)
+            audio = decoding.result()
+        return self.hear(audio, spaces, os.fspath(path))
+
+    def hear(self, audio: Audio, spaces: Collection[str], path: str | None = None) -> Query:
+        """What there is to compare in these spaces of the model.
+
+        Raises NoSinging where there is nothing in any of them, BadModel, MissingRuntime.
+        """
+        heard = {
+            space.name: found
+            for space in self._others
+            if space.name in spaces and (found := self._whole(audio, space))
+        }
+        vocal, silent = None, "nothing can be heard in it, so there is nothing to compare it by"
+        if self._singing.name in spaces:
+            vocal, found, silent = self._sung(audio)
+            heard |= {self._singing.name: found} if found else {}
+        if not heard:
+            raise NoSinging(f"{path or 'the query'}: {silent}")
+        return Query(query_info(path, audio.duration_s, vocal, audio.truncated, heard), heard)
+
+    def _sung(self, audio: Audio) -> tuple[float, Heard | None, str]:
+        """Vocalness, what is sung, and why that may be nothing."""
+        probabilities = self._detector.probabilities(audio.samples)
+        vocal = vocalness(probabilities)
+        pieces = segments(probabilities, audio.duration_s, self.options)
+        if not pieces:
+            least = self.options.min_vocalness
+            why = (
+                f"too little singing to compare it by its words (vocalness {vocal:.2f}, at least"
+                f" {least:.2f} is needed); ask with a recording in which somebody sings"
+            )
+            return vocal, None, why
+        vectors, transcript = self._encoded(audio.samples, pieces)
+        kept, counts = counted(pieces, transcript, self.options)
+        if len(kept) == 0:
+            why = (
+                "no words can be heard in it, so there is nothing to compare it by; ask with a"
+                " recording in which somebody sings words"
+            )
+            return vocal, None, why
+        start_s, end_s = _times([pieces[row] for row in kept])
+        return vocal, Heard(vectors[kept], start_s, end_s, counts, transcript), ""
+
+    def _whole(self, audio: Audio, space: Space) -> Heard | None:
+        pieces = over_all(audio.samples, space.window_s, space.hop_s)
+        if not pieces:
+            return None
+        batches = cut_batches(audio.samples, pieces, space.window_s, BATCH_WINDOWS)
+        vectors = self._encoders[space.name].encode_each(batches)
+        return Heard(vectors, *_times(pieces), np.ones(len(pieces), np.float32))
+
+    def _encoded(
+        self, samples: FloatArray, pieces: list[Segment]
+    ) -> tuple[FloatArray, Transcript | None]:
+        """The vectors (n, D) of segments, and what was read of all of them."""
+        encoder = self._encoder
+        batches = cut_batches(samples, pieces, encoder.window_s, BATCH_WINDOWS)
+        parts = [encoder.read(windows) for windows in batches]
+        vectors = np.concatenate([part.vectors for part in parts])
+        return vectors, transcribed([part.guesses for part in parts], pieces, encoder.clip_s)
+
+    def _open(self, spaces: Collection[str]) -> None:
+        if self._singing.name in spaces:
+            _ = self._detector, self._encoder
+        if any(space.name in spaces for space in self._others):
+            _ = self._encoders
+
+    @cached_property
+    def _detector(self) -> VocalDetector:
+        return VocalDetector(self._bundle, threads=self._threads)
+
+    @cached_property
+    def _encoder(self) -> AudioEncoder:
+        return AudioEncoder(self._bundle, self._singing.name, threads=self._threads)
+
+    @cached_property
+    def _encoders(self) -> dict[str, AudioEncoder]:
+        return {
+            space.name: AudioEncoder(self._bundle, space.name, threads=self._threads)
+            for space in self._others
+        }
+
+
+def query_info(
+    path: str | None,
+    duration_s: float,
+    vocal: float | None,
+    truncated: bool,
+    heard: dict[str, Heard],
+) -> QueryInfo:
+    """What an answer says of a query; its ``segments`` are those of the first space."""
+    of = heard.get("lyrics") or next(iter(heard.values()))
+    times = zip(of.start_s.tolist(), of.end_s.tolist(), strict=True)
+    return QueryInfo(path, duration_s, vocal, tuple(Span(*pair) for pair in times), truncated)
+
+
+def as_audio(samples: NDArray[Any]) -> Audio:
+    """Samples (T,) at SAMPLE_RATE as if they were decoded. Raises BadInput for other arrays."""
+    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+        raise BadInput(
+            f"samples are one row of floats at {SAMPLE_RATE} Hz, these are {samples.dtype} of shape"
+            f" {samples.shape}"
+        )
+    return Audio(samples.astype(np.float32), len(samples) / SAMPLE_RATE, False, "")
+
+
+def _times(pieces: list[Segment]) -> tuple[FloatArray, FloatArray]:
+    """Starts and ends (n,) of segments."""
+    start_s = np.array([piece.start_s for piece in pieces], np.float32)
+    return start_s, np.array([piece.end_s for piece in pieces], np.float32)
