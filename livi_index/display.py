@@ -346,6 +346,8 @@ def _status_lines(status: Status) -> Iterator[str]:
     yield f"  with words  {status.indexed:,}, in {status.segments:,} segments"
     yield f"  without     {status.instrumental:,} (instrumental)"
     yield f"  cut short   {status.truncated:,}"
+    for space, n in list(status.spaces.items())[1:]:
+        yield f"  by {space:<8} {n:,} can be found"
     yield f"failures      {sum(status.failures.values()):,}"
     for code, n in status.failures.items():
         yield f"  {code:<11} {n:,}"

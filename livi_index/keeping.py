@@ -69,13 +69,24 @@ def bundle_for(library: Path, manifest: Manifest, model: Bundle | None) -> Bundl
 
 
 def at_hand(place: Path, model_id: str) -> Bundle:
-    """The library's own copy of a model, or an edition of it that has come with more spaces."""
+    """The library's own copy of a model, or an edition of it that has come with more spaces.
+
+    Raises BadModel where there is none.
+    """
     folder = place / KEPT / model_id
     if not folder.is_dir():
         return find_model(model_id)
-    kept = open_bundle(folder)
     try:
-        found = find_model(model_id)
+        return fullest(place, find_model(model_id))
     except BadModel:
-        return kept
-    return found if extends(found.card, kept.card) else kept
+        return open_bundle(folder)
+
+
+def fullest(place: Path, bundle: Bundle) -> Bundle:
+    """The bundle if it has more spaces than the library's copy of that model, else the copy, if
+    there is one."""
+    folder = place / KEPT / bundle.card.model_id
+    if not (folder / CARD).is_file():
+        return bundle
+    kept = open_bundle(folder)
+    return bundle if extends(bundle.card, kept.card) else kept

@@ -49,6 +49,7 @@ class Status:
     instrumental: int
     truncated: int
     segments: int
+    spaces: Mapping[str, int]  # recordings that can be found in each
     failures: Mapping[str, int]  # by code
     bytes_on_disk: int
     index_bytes: int
@@ -88,6 +89,7 @@ def read_status(library: str | Path | None = None) -> Status:
             generation=generation.id,
             published_at=manifest.created_at,
             **{name: generation.counts[name] for name in names},
+            spaces={space.name: space.recordings for space in manifest.spaces},
             failures=dict(by_code),
             bytes_on_disk=bytes_below(place),
             index_bytes=sum(f.size for f in manifest.files if f.name.endswith(".usearch")),

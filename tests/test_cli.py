@@ -206,9 +206,9 @@ def test_query_json(built, music):
         for hit in answer["hits"]:
             assert set(hit) == {
                 "rank", "score", "probability", "recording_id", "path", "title", "artist",
-                "duration_s", "matches", "paths",
+                "duration_s", "matches", "paths", "spaces",
             }  # fmt: skip
-            assert set(hit["matches"][0]) == {"query_start_s", "hit_start_s", "score"}
+            assert set(hit["matches"][0]) == {"query_start_s", "hit_start_s", "score", "space"}
     assert len(answers[0]["hits"][0]["paths"]) == 2
     assert answers[1]["hits"][0]["path"] == odd
     assert answers[1]["hits"][0]["matches"][0]["score"] > 0.99

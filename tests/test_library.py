@@ -266,9 +266,14 @@ def test_the_answer_as_json_has_the_published_shape(tmp_path: Path, songs: list[
     assert values["library"] == {"path": str(library_dir), "generation": 1, "recordings": 3}
     assert list(values["hits"][0]) == [
         "rank", "score", "probability", "recording_id", "path", "title", "artist", "duration_s",
-        "matches",
+        "matches", "spaces",
     ]  # fmt: skip
-    assert list(values["hits"][0]["matches"][0]) == ["query_start_s", "hit_start_s", "score"]
+    assert list(values["hits"][0]["matches"][0]) == [
+        "query_start_s",
+        "hit_start_s",
+        "score",
+        "space",
+    ]
 
 
 def test_what_cannot_be_asked_is_told(tmp_path: Path, songs: list[Path]) -> None:

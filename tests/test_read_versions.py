@@ -152,10 +152,10 @@ def test_query_on_the_command_line(place):
     for hit in answer["hits"]:
         assert set(hit) == {
             "rank", "score", "probability", "recording_id", "path", "title", "artist",
-            "duration_s", "matches",
+            "duration_s", "matches", "spaces",
         }  # fmt: skip
         for match in hit["matches"]:
-            assert set(match) == {"query_start_s", "hit_start_s", "score"}
+            assert set(match) == {"query_start_s", "hit_start_s", "score", "space"}
     assert answer["hits"][0]["matches"]
     told = livi("query", path_of(place, "slow"), library=library).stdout
     assert re.search(r"1 +1\.00 +\d{3}\.\d{2} .*\n.*song-2\.wav\n +matches \d:\d\d ↔ ", told)
@@ -394,7 +394,7 @@ def test_recordings_in_which_nothing_was_read_come_last(tmp_path):
 def test_where_no_transcript_was_kept_all_have_nothing_in_common(tmp_path):
     recordings = {n: made_song(n, songs.melody(n, 60)) for n in range(1, 5)}
     with made(tmp_path, recordings, reads=False) as library:
-        assert len(library.stored(1).transcript) == 0
+        assert len(library.stored(1)["lyrics"].transcript) == 0
         assert max(scores_of(library, recordings[1], RankOptions()).values()) < 5
         best = library.score({"lyrics": recordings[1]}, RankOptions(align=False))
         assert best.recording_ids[0] == 1

@@ -242,7 +242,7 @@ def test_the_command_as_json(place: Path) -> None:
     for hit in answer["hits"]:
         assert set(hit) == {
             "rank", "score", "probability", "recording_id", "path", "title", "artist",
-            "duration_s", "matches", "paths",
+            "duration_s", "matches", "paths", "spaces",
         }  # fmt: skip
         assert hit["probability"] is None
         assert set(hit["matches"][0]) == {"passage", "hit_start_s", "hit_end_s", "score"}

@@ -1,10 +1,11 @@
-"""Make tiny-bundle and tiny-reader: real ONNX graphs of a few kB, for tests without training.
+"""Make tiny-bundle, tiny-reader and tiny-harmony: real ONNX graphs of a few kB, for tests.
 
     python tests/data/make_tiny_bundle.py
 
 ``vocals.onnx`` calls loud windows sung, ``audio.onnx`` tells sounds apart by their spectrum,
 ``text.onnx`` tells words apart by their letters. The second bundle reads: ``reader.onnx`` takes
 tones for phones, ``sound.onnx`` counts them, ``alignment.json`` says what pairs of them are worth.
+The third is the second with one more space, over whole recordings.
 Needs the onnx package (extra ``train``).
 """
 
@@ -39,7 +40,7 @@ def model(nodes, weights, source, target) -> bytes:
     return proto.SerializeToString(deterministic=True)
 
 
-def audio_graph(rng: np.random.Generator) -> bytes:
+def audio_graph(rng: np.random.Generator, n_samples: int = 480_000) -> bytes:
     """Log energies of bands from 100 Hz to 6 kHz, mixed to DIM numbers, made unit."""
     times = np.arange(KERNEL) / SAMPLE_RATE
     phases = 2 * np.pi * np.geomspace(100, 6000, N_BANDS)[:, None] * times
@@ -60,7 +61,7 @@ def audio_graph(rng: np.random.Generator) -> bytes:
         helper.make_node("MatMul", ["levels", "mix"], ["mixed"]),
         helper.make_node("LpNormalization", ["mixed"], ["embedding"], axis=1, p=2),
     ]
-    source = helper.make_tensor_value_info("samples", TensorProto.FLOAT, ["B", 480_000])
+    source = helper.make_tensor_value_info("samples", TensorProto.FLOAT, ["B", n_samples])
     target = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["B", DIM])
     return model(nodes, weights, source, target)
 
@@ -240,6 +241,25 @@ def main() -> None:
         calibration=calibration(0.2, -4.0),
     )
     write(FOLDER / "tiny-reader", files, values)
+    write(FOLDER / "tiny-harmony", *with_harmony(files, values, rng))
+
+
+def with_harmony(
+    files: dict[str, bytes], values: dict[str, Any], rng: np.random.Generator
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The same model with a space more: its id stays."""
+    data = audio_graph(rng, 10 * SAMPLE_RATE)
+    named = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    space = {"name": "harmony", "encoder": "harmony.onnx", "window_s": 10.0, "hop_s": 5.0}
+    curve = {"slope": 50.0, "offset": -46.0, "fitted_on": "nothing", "recordings": 10}
+    weights = {"lyrics": 0.2, "harmony": 10.0}
+    return files | {"harmony.onnx": data}, values | {
+        "version": "2",
+        "files": values["files"] | {"harmony.onnx": named},
+        "spaces": [*values["spaces"], space | {"dim": DIM, "pooling": "mean"}],
+        "calibration": values["calibration"] | {"harmony": curve},
+        "fusion": {"weights": weights, "offset": -12.0, "fitted_on": "nothing", "recordings": 10},
+    }
 
 
 if __name__ == "__main__":
