@@ -223,7 +223,7 @@ def test_what_cannot_be_looked_into_is_kept(tmp_path):
     found = [item for item in walk([music]) if item.path.name == "a.wav"]
     found.append(Skipped(music / "sub", "unreadable", "Permission denied"))
     with Store(library) as store:
-        plan = Planner(store, songs.tiny_bundle().card.model_id, "lyrics").plan(found, [music])
+        plan = Planner(store, songs.tiny_bundle().card.model_id, ["lyrics"]).plan(found, [music])
     assert (plan.census.absent, plan.counts["reused"]) == ([], 1)
     assert "sub cannot be read" in plan.notices[0]
 

@@ -204,7 +204,7 @@ def test_what_a_run_would_do(tmp_path):
 def died(library, file, code):
     """A run in which decoding a file ends like this; what that comes to."""
     with Store(library) as store:
-        planner = Planner(store, songs.tiny_bundle().card.model_id, "lyrics")
+        planner = Planner(store, songs.tiny_bundle().card.model_id, ["lyrics"])
         plan = planner.plan([file], [file.root])
         if not plan.fresh:
             return dict(plan.counts)
