@@ -145,13 +145,14 @@ def make_library(folder: Path, bundle: Bundle, shape: Shape) -> Made:
         for first in range(1, shape.recordings + 1, BATCH):
             last = min(first + BATCH, shape.recordings + 1)
             numbers = range(first, last)
-            store.commit(_batch(made, numbers, card.model_id, shape.versions, reads=reads))
+            store.commit(made_batch(made, numbers, card.model_id, shape.versions, reads=reads))
         model = PublishedModel(card.model_id, card.name, card.version, (Space(SPACE, dim),))
         publish(store, folder, model, PublishOptions(threads=1))
     return made
 
 
-def _batch(made: Made, numbers: range, model_id: str, versions: int, *, reads: bool) -> Batch:
+def made_batch(made: Made, numbers: range, model_id: str, versions: int, *, reads: bool) -> Batch:
+    """Recordings of these numbers, which are also their ids, each at a path of its own."""
     files, recordings, analyses = [], [], []
     for number in numbers:
         path, title = Path(f"/music/{number:06}.mp3"), f"Song {number}"

@@ -26,7 +26,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -133,13 +133,13 @@ class RecordingInfo:
 class _Space:
     """The files of one space, mapped."""
 
-    def __init__(self, folder: Path, info: SpaceInfo, files: Iterable[SavedFile]) -> None:
+    def __init__(self, folder: Path, info: SpaceInfo, files: Collection[SavedFile]) -> None:
         names = sorted(file.name for file in files)
 
         def index(stem: str) -> ShardedIndex:
             wanted = re.compile(re.escape(stem) + r"\.\d+\.usearch")
             paths = [folder / name for name in names if wanted.fullmatch(name)]
-            return ShardedIndex.open(paths, dim=info.dim)
+            return ShardedIndex.open(paths, dim=info.dim, known=files)
 
         self.info = info
         self.recordings = index(f"recordings.{info.name}")
@@ -184,6 +184,11 @@ class Generation:
         if self._catalog is not None:
             self._catalog.close()
         self._hold.close()
+
+    def compare(self, files: Iterable[SavedFile]) -> None:
+        """Read these files of it again, whatever was compared before; LibraryDamaged."""
+        for file in files:
+            _compare(self.folder, file)
 
     @property
     def id(self) -> int:
@@ -425,12 +430,20 @@ def _verify(library: Path, folder: Path, manifest: Manifest, recheck: bool) -> N
         try:
             if known.get(f"{folder.name}/{file.name}") != [*_looks(path), file.sha256]:
                 fresh = True
-                if saved_file(path) != file:
-                    raise _damaged(path, "is not what was published")
+                _compare(folder, file)
         except FileNotFoundError:
             raise _damaged(path, "is missing") from None
     if fresh:
         remember(library, folder, manifest)
+
+
+def _compare(folder: Path, file: SavedFile) -> None:
+    path = folder / file.name
+    try:
+        if saved_file(path) != file:
+            raise _damaged(path, "is not what was published")
+    except FileNotFoundError:
+        raise _damaged(path, "is missing") from None
 
 
 def remember(library: Path, folder: Path, manifest: Manifest) -> None:

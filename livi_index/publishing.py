@@ -62,6 +62,7 @@ SAMPLE = 32  # vectors of each index that must find themselves
 SELF_SCORE = 0.999
 FOUND_SHARE = 0.5  # a graph search misses some, in a wrong file it misses nearly all
 LEFTOVER = ".tmp-"
+TAKEN_OVER = (".usearch", ".keys.npy", ".vectors.npy")
 ADDED = 2048  # vectors at once: no signal is heard while a graph takes them
 
 VectorsOf = Callable[[IntArray], Iterator[VectorChunk]]
@@ -121,6 +122,7 @@ def publish(
             is_old = store.changed_since(base.manifest.store, model.model_id)
             if not is_old and spaces == model.spaces:
                 return Publication(base.id, fresh=False)
+            base = base if _is_whole(base) else None
         with translated(library / PUBLISHED):
             return _publish(store, library, model, options, base)
 
@@ -159,6 +161,17 @@ def _base(store: Store, library: Path, model: PublishedModel) -> Generation | No
     return None
 
 
+def _is_whole(base: Generation) -> bool:
+    """Whether what is taken over is what was published, byte for byte: damage since it was last
+    read would be signed anew and never be found."""
+    taken = [file for file in base.manifest.files if file.name.endswith(TAKEN_OVER)]
+    try:
+        base.compare(taken)
+    except LibraryDamaged:
+        return False
+    return True
+
+
 def _publish(
     store: Store,
     library: Path,
@@ -174,7 +187,7 @@ def _publish(
     draft.mkdir()
     try:
         manifest = _write(store, draft, number, model, options, base)
-        _check(store, draft, manifest)
+        _check(store, draft, manifest, base)
         digest = hashlib.sha256((draft / MANIFEST).read_bytes()).hexdigest()
         for path in draft.iterdir():
             sync(path)
@@ -349,9 +362,10 @@ def _counts(catalog: Path) -> dict[str, int]:
     return {name: int(row[0]) if row else 0 for name, row in rows.items()}
 
 
-def _check(store: Store, draft: Path, manifest: Manifest) -> None:
+def _check(store: Store, draft: Path, manifest: Manifest, base: Generation | None) -> None:
+    old = () if base is None else base.manifest.files
     for file in manifest.files:
-        if saved_file(draft / file.name) != file:
+        if file not in old and saved_file(draft / file.name) != file:
             raise LibraryDamaged(f"{draft / file.name} is not what was written into it")
     model_id = manifest.model_id
     with (draft / MANIFEST).open("rb") as hold, Generation(draft, manifest, hold) as made:

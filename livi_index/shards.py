@@ -9,12 +9,13 @@ object of Python from a place of its own, while an answer compares thousands of 
 one recording lie side by side in the array.
 
 Only the last file grows, and only it is loaded for that; full ones stay mapped and are linked, not
-written again, when the whole is saved elsewhere.
+written again, when the whole is saved elsewhere. A file is full at an eighth of all vectors, so a
+night writes little again, and the number of files grows with the logarithm of theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ from livi_index.vectors import (
     saved_file,
 )
 
-SHARD_SIZE = 5_000_000  # vectors in one file
+SHARD_SIZE = 5_000_000  # vectors in one file, at most
+FULL = 250_000  # vectors that one file has room for, at least
+FULL_SHARE = 8  # of all vectors, one in so many goes into one file
 CHUNK = 16_384  # vectors that are written at once
 PART = 128  # vectors that are taken at once: they stay in the processor's cache
 
@@ -50,12 +53,24 @@ class ShardedIndex:
         self.dim = dim
         self.shard_size = shard_size
         self._shards: list[_Shard] = []
+        self._known: dict[str, SavedFile] = {}
 
     @classmethod
-    def open(cls, paths: Sequence[Path], *, dim: int, shard_size: int = SHARD_SIZE) -> ShardedIndex:
-        """Map saved files, named by their graphs; LibraryDamaged as ``VectorIndex.open``."""
+    def open(
+        cls,
+        paths: Sequence[Path],
+        *,
+        dim: int,
+        shard_size: int = SHARD_SIZE,
+        known: Collection[SavedFile] = (),
+    ) -> ShardedIndex:
+        """Map saved files, named by their graphs; LibraryDamaged as ``VectorIndex.open``.
+
+        ``known`` says what is in some of them: those are not read to be linked.
+        """
         opened = cls(dim, shard_size=shard_size)
         opened._shards = [_Shard.open(path, dim) for path in paths]
+        opened._known = {file.name: file for file in known}
         return opened
 
     def __len__(self) -> int:
@@ -64,14 +79,14 @@ class ShardedIndex:
     @property
     def keys(self) -> IntArray:
         """All keys (n,) int64, ascending."""
-        every = (shard.index.keys for shard in self._shards)
+        every = (shard.keys for shard in self._shards)
         return np.sort(np.concatenate([np.zeros(0, np.int64), *every]))
 
     def contains(self, keys: IntArray) -> NDArray[np.bool_]:
         """Which of the keys (n,) are here, (n,) bool."""
         found = np.zeros(len(keys), np.bool_)
         for shard in self._shards:
-            found |= shard.index.contains(keys)
+            found |= shard.contains(keys)
         return found
 
     def add(self, keys: IntArray, vectors: FloatArray, *, threads: int = 0) -> None:
@@ -81,12 +96,13 @@ class ShardedIndex:
         done = 0
         while done < len(keys):
             index = self._growing()
-            part = slice(done, done + self.shard_size - len(index))
+            part = slice(done, done + room(len(self), self.shard_size) - len(index))
             index.add(keys[part], vectors[part], threads=threads)
             done += len(keys[part])
 
     def _growing(self) -> VectorIndex:
-        if not self._shards or len(self._shards[-1].index) >= self.shard_size:
+        full = room(len(self), self.shard_size)
+        if not self._shards or len(self._shards[-1].index) >= full:
             self._shards.append(_Shard(VectorIndex(self.dim)))
         elif (path := self._shards[-1].path) is not None:
             self._shards[-1] = _Shard(VectorIndex.open(path, dim=self.dim, view=False))
@@ -118,8 +134,13 @@ class ShardedIndex:
             self._shards = [_Shard(VectorIndex(self.dim))]
         files: list[SavedFile] = []
         for number, shard in enumerate(self._shards):
-            files += shard.save(folder / f"{stem}.{number:02}.usearch")
+            files += shard.save(folder / f"{stem}.{number:02}.usearch", self._known)
         return files
+
+
+def room(n_vectors: int, largest: int = SHARD_SIZE) -> int:
+    """How many of so many vectors the last file may hold."""
+    return min(largest, max(FULL, n_vectors // FULL_SHARE))
 
 
 @dataclass
@@ -133,7 +154,14 @@ class _Shard:
     @classmethod
     def open(cls, path: Path, dim: int) -> _Shard:
         table = VectorTable.open(path.with_suffix(""), dim=dim)
-        return cls(VectorIndex.open(path, dim=dim), path, table)
+        return cls(VectorIndex.open(path, dim=dim, lookups=False), path, table)
+
+    @property
+    def keys(self) -> IntArray:
+        return self.index.keys if self.table is None else self.table.keys
+
+    def contains(self, keys: IntArray) -> NDArray[np.bool_]:
+        return self.index.contains(keys) if self.table is None else self.table.find(keys)[0]
 
     def fill(self, vectors: NDArray[np.float32], keys: IntArray) -> NDArray[np.bool_]:
         if self.table is not None:
@@ -142,11 +170,11 @@ class _Shard:
         vectors[here] = self.index.get(keys[here])
         return here
 
-    def save(self, path: Path) -> list[SavedFile]:
+    def save(self, path: Path, known: Mapping[str, SavedFile]) -> list[SavedFile]:
         new = [path, *_arrays(path.with_suffix(""))]
         if self.path is not None:
             old = [self.path, *_arrays(self.path.with_suffix(""))]
-            return [link(*pair) for pair in zip(old, new, strict=True)]
+            return [link(*pair, known.get(pair[0].name)) for pair in zip(old, new, strict=True)]
         return [self.index.save(path), *write_table(self.index, path.with_suffix(""))]
 
 
@@ -167,15 +195,20 @@ class VectorTable:
             raise LibraryDamaged(f"{halves} holds {shape} numbers for {len(table.keys)} keys")
         return table
 
+    def find(self, keys: IntArray) -> tuple[NDArray[np.bool_], IntArray]:
+        """Which of the keys (n,) are here (n,), and the rows of those."""
+        rows = np.searchsorted(self.keys, keys)
+        here = rows < len(self.keys)
+        here[here] = self.keys[rows[here]] == keys[here]
+        return here, rows[here]
+
     def fill(self, vectors: NDArray[np.float32], keys: IntArray) -> NDArray[np.bool_]:
         """Put vectors into the rows of (n, dim) whose keys (n,) are here, and say which these are.
 
         Rows of other keys stay as they were.
         """
-        rows = np.searchsorted(self.keys, keys)
-        here = rows < len(self.keys)
-        here[here] = self.keys[rows[here]] == keys[here]
-        places, rows = np.flatnonzero(here), rows[here]
+        here, rows = self.find(keys)
+        places = np.flatnonzero(here)
         for first in range(0, len(rows), PART):
             part = slice(first, first + PART)
             vectors[places[part]] = widened(self.halves[rows[part]])

@@ -20,7 +20,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +82,7 @@ class VectorIndex:
     """One usearch file of unit vectors, in memory (grows) or mapped (read only)."""
 
     def __init__(self, dim: int) -> None:
+        self._lookups = True
         self._index = Index(
             ndim=dim,
             metric=METRIC,
@@ -92,11 +93,12 @@ class VectorIndex:
         )
 
     @classmethod
-    def open(cls, path: Path, *, dim: int, view: bool = True) -> VectorIndex:
+    def open(cls, path: Path, *, dim: int, view: bool = True, lookups: bool = True) -> VectorIndex:
         """Map (``view``) or load a saved file; LibraryDamaged if it is not an index of this kind.
 
-        Damage inside a well-formed file is for the caller to find by its SHA-256 *before* opening:
-        usearch checks nothing there and can crash the process.
+        Without ``lookups`` it can be searched and nothing else: to know where each key is, usearch
+        reads the whole file. Damage inside a well-formed file is for the caller to find by its
+        SHA-256 *before* opening: usearch checks nothing there and can crash the process.
         """
         if not path.is_file():
             raise LibraryDamaged(f"{path} is missing; `livi-index build` makes it anew")
@@ -104,14 +106,18 @@ class VectorIndex:
         try:
             # usearch does not save its expansions and falls back to its own.
             index = Index.restore(
-                path, view=view, expansion_add=EXPANSION_ADD, expansion_search=EXPANSION_SEARCH
+                path,
+                view=view,
+                expansion_add=EXPANSION_ADD,
+                expansion_search=EXPANSION_SEARCH,
+                enable_key_lookups=lookups,
             )
         except (RuntimeError, ValueError) as error:
             raise LibraryDamaged(f"{path} is not a vector index: {error}") from error
         kind = None if index is None else (index.ndim, index.dtype, index.metric_kind)
         if index is None or kind != (dim, ScalarKind.F16, MetricKind.Cos):
             raise LibraryDamaged(f"{path} holds vectors of another kind: {kind}")
-        opened._index = index
+        opened._index, opened._lookups = index, lookups
         return opened
 
     def __len__(self) -> int:
@@ -128,12 +134,14 @@ class VectorIndex:
     @property
     def keys(self) -> IntArray:
         """All keys (n,) int64, ascending."""
+        assert self._lookups
         if len(self) == 0:
             return np.zeros(0, np.int64)
         return np.sort(np.asarray(self._index.keys).astype(np.int64))
 
     def contains(self, keys: IntArray) -> NDArray[np.bool_]:
         """Which of the keys (n,) are here, (n,) bool."""
+        assert self._lookups
         if len(keys) == 0 or len(self) == 0:
             return np.zeros(len(keys), np.bool_)
         return np.asarray(self._index.contains(keys.astype(np.uint64)), np.bool_)
@@ -286,14 +294,18 @@ def write_whole(path: Path, content: bytes) -> None:
     sync(path.parent)
 
 
-def link(old: Path, new: Path) -> SavedFile:
-    """Give a file that does not change a second name, or copy it where that cannot be."""
+def link(old: Path, new: Path, known: SavedFile | None = None) -> SavedFile:
+    """Give a file that does not change a second name, or copy it where that cannot be.
+
+    ``known`` is what it holds, where that was compared: then a linked file is not read.
+    """
     try:
         os.link(old, new)
     except OSError:  # a file system without hard links
         shutil.copyfile(old, new)
         sync(new)
-    return saved_file(new)
+        known = None
+    return replace(known, name=new.name) if known else saved_file(new)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,14 @@ from test_store import (
 )
 
 from livi_index.errors import LibraryDamaged, LibraryNotFound
-from livi_index.generations import FORMAT, Generation, current, generations, name_current
+from livi_index.generations import (
+    FORMAT,
+    Generation,
+    current,
+    generations,
+    name_current,
+    remember,
+)
 from livi_index.publishing import PublishedModel, PublishOptions, Space, publish
 from livi_index.records import Batch, FileRow
 from livi_index.shards import VectorTable
@@ -419,6 +426,27 @@ def test_every_damage_is_found_named_and_repaired(tmp_path: Path, kind: str) -> 
     filled(library)
     with current(library) as generation:
         assert generation.id == 2 and answers(generation) == expected
+
+
+def test_damage_that_leaves_no_trace_is_not_taken_over(tmp_path: Path) -> None:
+    """A disk that forgets changes no time: who links or loads such a file would sign it anew."""
+    for name in ("segments.words.00.vectors.npy", "segments.words.02.usearch"):
+        library = tmp_path / name
+        filled(library, *range(1, 41))
+        with current(library) as generation:
+            path = generation.folder / name
+            content = bytearray(path.read_bytes())
+            content[-9] ^= 1
+            path.write_bytes(content)
+            remember(library, generation.folder, generation.manifest)
+        current(library).close()  # not seen: that is what was remembered
+        assert filled(library, 41) == 2
+        filled(tmp_path / "sound" / name, *range(1, 42))
+        with current(library) as mended, current(tmp_path / "sound" / name) as sound:
+            assert answers(mended) == answers(sound)
+            rows = mended.segments("words")["segment_id"]
+            vectors = (g.segment_vectors(rows, "words") for g in (mended, sound))
+            assert np.array_equal(*vectors)
 
 
 KILLED = """

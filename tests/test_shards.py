@@ -12,7 +12,7 @@ import pytest
 from test_vectors import DIM, keys, unit
 
 from livi_index.errors import LibraryDamaged
-from livi_index.shards import ShardedIndex, widened
+from livi_index.shards import ShardedIndex, room, widened
 from livi_index.vectors import SavedFile, VectorIndex, saved_file
 
 
@@ -73,6 +73,29 @@ def test_only_the_last_shard_is_written_again(tmp_path: Path) -> None:
     assert all((before / file.name).samefile(after / file.name) for file in old[:6])
     assert len(new) == 12 and [saved_file(before / file.name) for file in old[6:]] == old[6:]
     assert np.array_equal(index.keys, keys(1, 35))
+
+
+def test_files_grow_with_the_whole() -> None:
+    """Few files however many vectors there are, and little in the one that is written again."""
+    total, sizes = 0, []
+    while total < 100_000_000:
+        sizes.append(room(total))
+        assert sizes[-1] <= max(250_000, total / 8)
+        total += sizes[-1]
+    assert sizes[:8] == [250_000] * 8 and max(sizes) == 5_000_000 and len(sizes) < 50
+    assert room(total, 25) == 25
+
+
+def test_what_is_known_of_a_file_is_not_read_again(tmp_path: Path) -> None:
+    before, after = tmp_path / "1", tmp_path / "2"
+    before.mkdir(), after.mkdir()
+    index = ShardedIndex(DIM)
+    index.add(keys(1, 25), unit(25))
+    old = index.save(before, "s")
+    told = [SavedFile(file.name, "as was told", 7) for file in old]
+    again = ShardedIndex.open(graphs(before, old), dim=DIM, known=told).save(after, "t")
+    assert [file.name for file in again] == [f.name.replace("s.", "t.", 1) for f in old]
+    assert {(file.sha256, file.size) for file in again} == {("as was told", 7)}
 
 
 def test_arrays_of_another_kind_are_refused(tmp_path: Path) -> None:
