@@ -401,14 +401,15 @@ def test_what_is_done_is_kept_whatever_ends_the_run(tmp_path, in_a_row):
 def test_batches_reach_across_tracks(music):
     bundle = songs.tiny_bundle()
     files = [file for file in walk([music / "a"])] * 3
-    tracks = [Track(Job(f, n + 1, None, None), decode(f.path)) for n, f in enumerate(files)]
-    done = list(Analyst(bundle, "lyrics", 1, Clock()).analyse(iter([*tracks, Settled("reused")])))
+    jobs = [Job(file, n, None, None, ("lyrics",)) for n, file in enumerate(files, 1)]
+    tracks = [Track(job, decode(job.file.path)) for job in jobs]
+    done = list(Analyst(bundle, 1, Clock()).analyse(iter([*tracks, Settled("reused")])))
     assert [type(item).__name__ for item in done[-4:]] == ["Settled", *["Analysed"] * 3]
     encoder = AudioEncoder(bundle, threads=1)
     for item in done:
         if isinstance(item, Settled):
             continue
-        analysis = item.analysis
+        (analysis,) = item.analyses
         samples = tracks[analysis.recording_id - 1].audio.samples
         window = np.zeros((1, encoder.window), np.float32)
         window[0, : len(samples)] = samples
