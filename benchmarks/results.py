@@ -33,6 +33,9 @@ LIBRARIES = (
     "av",
     "soxr",
     "torch",
+    "transformers",
+    "faiss-cpu",
+    "hnswlib",
 )
 
 Row = Sequence[str | float | int | None]

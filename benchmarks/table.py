@@ -1,7 +1,9 @@
 """The README's table of figures, from the result files: ``python -m benchmarks.table``
 
-``--write README.md`` puts it between ``<!-- figures -->`` and ``<!-- /figures -->``. A figure that
-was not measured yet says so; figures are never typed by hand.
+``--write README.md`` puts it between ``<!-- figures -->`` and ``<!-- /figures -->``, and the
+systems that ``benchmarks.run`` measured between ``<!-- systems -->`` and its end. A figure that was
+not measured yet says so; figures are never typed by hand. ``--paper`` prints the paper's own table
+with our figures beside it.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.layout import paper, systems
 from benchmarks.results import RESULTS, read_result
 
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+SYSTEMS, SYSTEMS_END = "<!-- systems -->", "<!-- /systems -->"
 Figures = Mapping[str, Any]
 
 
@@ -174,22 +178,28 @@ def table(folder: Path = RESULTS) -> str:
 
 
 def filled(readme: str, folder: Path = RESULTS) -> str:
-    """A README with the table between its two marks; ValueError where they are not there."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the table belongs between {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{table(folder)}\n{END}{after}"
+    """A README with the tables between their marks; ValueError where those are not there."""
+    readme = _between(readme, BEGIN, END, table(folder))
+    return _between(readme, SYSTEMS, SYSTEMS_END, systems(folder))
+
+
+def _between(readme: str, begin: str, end: str, text: str) -> str:
+    before, found_begin, rest = readme.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise ValueError(f"the table belongs between {begin} and {end}")
+    return f"{before}{begin}\n{text}\n{end}{after}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path, help="the README to fill")
+    parser.add_argument("--paper", action="store_true", help="the paper's table, ours beside it")
     options = parser.parse_args()
-    if options.write is None:
-        print(table())
-    else:
+    if options.write is not None:
         options.write.write_text(filled(options.write.read_text()))
+    else:
+        print(paper() if options.paper else f"{table()}\n\n{systems()}")
 
 
 if __name__ == "__main__":

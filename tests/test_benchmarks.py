@@ -80,7 +80,8 @@ def test_the_table_shows_what_was_measured(tmp_path: Path) -> None:
     assert "| ≤ 1.5 GB | 0.90 GB |" in text and "| 0 decodes, 1.3 s |" in text
     assert "| < 20 ms | 8.0 ms (12.0 ms) |" in text
     assert "| ≥ 0.85 | not measured yet | `python -m benchmarks.detector` |" in text
-    readme = f"# Title\n{table.BEGIN}\nwhat was\n{table.END}\nend\n"
+    marks = f"{table.SYSTEMS}\n{table.SYSTEMS_END}"
+    readme = f"# Title\n{table.BEGIN}\nwhat was\n{table.END}\n{marks}\nend\n"
     once = table.filled(readme, tmp_path)
     assert text in once and "what was\n" not in once and table.filled(once, tmp_path) == once
     with pytest.raises(ValueError, match="between"):

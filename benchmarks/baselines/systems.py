@@ -1,5 +1,9 @@
 """All systems by name: their networks, where their weights are to be had, how they were measured.
 
+``livi`` and ``livi-index`` are a bundle: its vectors and their mean, as the paper measures, and the
+whole product with its own ranking. The text rows read words that are known of a catalogue, or that
+a transcriber hears.
+
 No weights travel with this project. They are looked for below one folder, by the paths that the
 releases unpack to; a system without its weights says where they are, and is not measured.
 """
@@ -9,13 +13,19 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from benchmarks.baselines.distances import Measure
 from benchmarks.baselines.frontend import FloatArray
 from livi_index.errors import BadInput
 
+HUB = "https://huggingface.co"
 ZENODO = "https://zenodo.org/records/15045900"
+LIVI_WEIGHTS = "https://drive.google.com/drive/folders/1hqkj7E1L2Tj-DwIbGXyRDcSGI_REq5Kf (livi.pth)"
+TEACHER = (
+    f"{HUB}/openai/whisper-large-v3-turbo (--whisper) and"
+    f" {HUB}/Alibaba-NLP/gte-multilingual-base (--text-encoder)"
+)
 NOT_AVAILABLE = "weights not available"
 
 
@@ -25,11 +35,11 @@ class System(Protocol):
     @property
     def n_parameters(self) -> int | None: ...
 
-    def features(self, samples: FloatArray) -> FloatArray:
-        """(T,) float32 samples at 16 kHz → what the system hears of them."""
+    def features(self, heard: Any) -> Any:
+        """(T,) float32 samples at 16 kHz (of text rows: lines) → what the system makes of them."""
         ...
 
-    def vectors(self, features: FloatArray) -> FloatArray:
+    def vectors(self, features: Any) -> FloatArray:
         """→ (S, D) float32, a vector of each segment; S may be 0."""
         ...
 
@@ -39,7 +49,8 @@ class Row:
     """A system that may or may not be at hand.
 
     ``made_by`` names what opens it, in a module beside this one; ``weights`` lie at that path below
-    the folder of weights, and are to be had at ``place``.
+    the folder of weights, and are to be had at ``place``. What is made by "" is no network with
+    weights of its own: a bundle, or a text row.
     """
 
     name: str
@@ -72,6 +83,10 @@ class Row:
 
 
 ROWS = (
+    Row("livi", "LIVI: vectors of a bundle, their mean", "", place=LIVI_WEIGHTS),
+    Row("livi-index", "this product: a bundle and its own ranking", ""),
+    Row("t_global", "text of a whole recording", "", place=TEACHER),
+    Row("t_local", "texts of half minutes, their mean", "", place=TEACHER),
     Row("chroma-fourier", "chroma, 2-D Fourier magnitudes", "chroma.ChromaFourier"),
     Row("chroma-mfcc", "mean chroma and MFCC", "chroma.ChromaMeans"),
     Row(
@@ -113,7 +128,7 @@ ROWS = (
     Row(
         "whisper", "Whisper, mean of the encoder", "whisper.whisper",
         "whisper-large-v3-turbo/model.safetensors",
-        "https://huggingface.co/openai/whisper-large-v3-turbo",
+        f"{HUB}/openai/whisper-large-v3-turbo",
     ),
 )  # fmt: skip
 

@@ -1,0 +1,53 @@
+"""What is sung in the recordings of a catalogue, line by line, where that is known.
+
+JamendoLyrics says it in its annotations; what was rendered here says it in its manifest, whose rows
+also tell when each line is sung; the demonstration is written in ``originals``. Of audio that
+somebody else collected nobody knows, and it has no entry here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from catalogs import Entry, jamendo_lyrics
+from catalogs.jamendo_lyrics import Line
+from catalogs.manifest import Row
+from catalogs.originals import demo_rows
+from catalogs.sung import score_of
+from catalogs.variants import read_rows
+
+DEMO = Path(__file__).parent / "demo"
+
+
+def lines_of(
+    name: str, root: Path, entries: Sequence[Entry], metadata: Path | None = None
+) -> dict[str, list[Line]]:
+    """The words of those recordings of the data set ``name`` of which they are known, by id.
+
+    Raises BadInput where words should be there and are not.
+    """
+    if name == "jamendo_lyrics":
+        place = metadata or root
+        return {entry.recording_id: jamendo_lyrics.lines(place, entry) for entry in entries}
+    sung = _sung(_rows(metadata or root))
+    return {e.recording_id: sung[e.path.stem] for e in entries if e.path.stem in sung}
+
+
+def _rows(folder: Path) -> Iterable[Row]:
+    if (folder / "manifest.jsonl").is_file():
+        return read_rows(folder)
+    return demo_rows() if folder.resolve() == DEMO else ()
+
+
+def _sung(rows: Iterable[Row]) -> Mapping[str, list[Line]]:
+    """Files are named after their rows."""
+    found = {}
+    for row in rows:
+        if row.kind == "sung":
+            score = score_of(row)
+            found[row.recording_id] = [
+                Line(float(p.onsets[0]) * score.slot_s, p.end * score.slot_s, p.text)
+                for p in score.phrases
+            ]
+    return found
