@@ -333,8 +333,8 @@ def bars(systems: Mapping[str, Any]) -> dict[str, Any]:
 
 def looks_at(count: int) -> list[int]:
     """When all are asked: multiples of what is added at once, and the end."""
-    wanted = {FIRST_LOOK, count // 4 // CHUNK * CHUNK, count // 2 // CHUNK * CHUNK, count}
-    return sorted(n for n in wanted if 0 < n <= count)
+    wanted = {FIRST_LOOK, count // 4 // CHUNK * CHUNK, count // 2 // CHUNK * CHUNK}
+    return [*sorted(n for n in wanted if FIRST_LOOK <= n < count), count]
 
 
 def measure(options: argparse.Namespace, folder: Path) -> None:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,9 +25,6 @@ from catalogs.jamendo_lyrics import Line
 from livi_index.encoders import TextEncoder
 from livi_index.errors import BadInput
 from livi_index.vocals import SegmentOptions, VocalDetector
-
-if TYPE_CHECKING:
-    from export.teacher import Teacher
 
 CHUNK_S = 30.0
 
@@ -55,7 +52,7 @@ class Texts:
     facts: dict[str, Any]
     identity: str
     n_parameters: int | None = None
-    teacher: Teacher | None = field(default=None)
+    teacher: Any = None  # an ``export.teacher.Teacher``
 
     def features(self, words: Words) -> list[str]:
         """The text, or those of half minutes."""
