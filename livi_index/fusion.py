@@ -1,13 +1,13 @@
 """One score from several spaces: what the words and the harmony of two recordings say together.
 
 Each space has candidates of its own, and every candidate is scored in all spaces that it and the
-query have vectors in. A logistic curve turns these scores into log-odds that one is a version of
-the other, among as many recordings as it was fitted on; with the logarithm of that number added,
-they are what the likeness is worth by itself, in nats above what chance gives, whatever the size of
-the library:
+query have vectors in. A logistic curve turns these scores, held against what else the query scores,
+into log-odds that one is a version of the other, among as many recordings as it was fitted on; with
+the logarithm of that number added, they are what the likeness is worth by itself, in nats above
+what chance gives, whatever the size of the library:
 
-    in all spaces      nats = log n + offset + sum of weight × score      (``Fusion`` of the card)
-    in one of them     nats = log n + offset + slope × score              (``Calibration``)
+    in all spaces      nats = log n + offset + sum of weight × relative score   (``Fusion``)
+    in one of them     nats = log n + offset + slope × relative score           (``Calibration``)
 
 So a recording without singing, which has no words to compare, stands in one order with the others.
 """
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from livi_index.alignment import Aligner
 from livi_index.generations import Generation
-from livi_index.models import Calibration, ModelCard
+from livi_index.models import ModelCard
 from livi_index.ranking import (
     WHOLE,
     Heard,
@@ -32,9 +32,6 @@ from livi_index.ranking import (
     score_candidates,
     scores_of,
 )
-
-# A fused score is worth itself.
-IN_NATS = Calibration(slope=1.0, offset=0.0, fitted_on="", recordings=1)
 
 FloatArray = NDArray[np.float64]
 
@@ -92,16 +89,13 @@ def _completed(
 def nats(card: ModelCard, by_space: Mapping[str, FloatArray]) -> FloatArray:
     """What scores (C,) in several spaces are worth together; each has one in a space at least."""
     assert card.fusion is not None
-    parts = [curve_nats(card.calibration[name], by_space[name]) for name in by_space]
+    parts = [card.calibration[name].nats(by_space[name]) for name in by_space]
     alone: FloatArray = np.fmax.reduce(parts)
     if set(by_space) != set(card.fusion.weights):
         return alone
-    weighted = sum(weight * by_space[name] for name, weight in card.fusion.weights.items())
+    weighted = sum(
+        weight * card.calibration[name].relative(by_space[name])
+        for name, weight in card.fusion.weights.items()
+    )
     together = weighted + card.fusion.offset + math.log(card.fusion.recordings)
     return np.where(np.isnan(together), alone, together)
-
-
-def curve_nats(curve: Calibration, scores: FloatArray) -> FloatArray:
-    """What scores in one space are worth."""
-    worth: FloatArray = curve.slope * scores + curve.offset + math.log(max(1, curve.recordings))
-    return worth

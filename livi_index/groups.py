@@ -15,17 +15,16 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from livi_index.database import translated
 from livi_index.generations import RecordingInfo
-from livi_index.library import Library
+from livi_index.library import Library, n_enough
 from livi_index.ranking import RankOptions
 from livi_index.records import IntArray
 from livi_index.scan import format_id
@@ -103,7 +102,14 @@ class News:
             write_whole(path, content.getvalue())
 
 
-Links = dict[int, dict[int, float]]  # recording → its partners, with scores
+class Link(NamedTuple):
+    """How alike two recordings are; ``probability`` is None where the model gives none."""
+
+    score: float
+    probability: float | None
+
+
+Links = dict[int, dict[int, Link]]  # recording → its partners
 
 
 def find_groups(
@@ -120,11 +126,11 @@ def find_groups(
     return [
         Group(
             n,
-            score,
-            library.probability(score),
+            link.score,
+            link.probability,
             tuple(sorted((known[m] for m in members), key=lambda member: member.path)),
         )
-        for n, (members, score) in enumerate(joined, 1)
+        for n, (members, link) in enumerate(joined, 1)
     ]
 
 
@@ -140,15 +146,13 @@ def find_news(
     # Old recordings have neighbours of their own, among which the new one must be.
     near |= _neighbours(library, sorted(partners), options, None)
     pairs = sorted(
-        (-score, a, b)
+        (-link.score, a, b, link)
         for a, links in mutual(near).items()
-        for b, score in links.items()
+        for b, link in links.items()
         if a in set(new) and (a < b or b in partners)
     )
-    known = _members(library, [number for _, a, b in pairs for number in (a, b)])
-    told = tuple(
-        Pair(-less, library.probability(-less), known[a], known[b]) for less, a, b in pairs
-    )
+    known = _members(library, [number for _, a, b, _ in pairs for number in (a, b)])
+    told = tuple(Pair(link.score, link.probability, known[a], known[b]) for _, a, b, link in pairs)
     return News(told, len(new), np.array(ids))
 
 
@@ -162,44 +166,46 @@ def _told(place: Path) -> IntArray:
 def _neighbours(
     library: Library, ids: Sequence[int], options: PairOptions, progress: Watcher | None
 ) -> Links:
-    threshold = _threshold(library, options)
+    if options.min_score is None:
+        library.check_probability(options.min_probability)
     links: Links = {}
     for n, number in enumerate(ids):
         if progress is not None:
             progress(n, len(ids))
         found = library.score(library.stored(number), DIRECT, without=(number,))
-        near, scores = found.recording_ids, found.scores
-        close = slice(int((scores[: options.neighbours] >= threshold).sum()))
-        links[number] = dict(zip(near[close].tolist(), scores[close].tolist(), strict=True))
+        close = slice(
+            n_enough(
+                found,
+                options.neighbours,
+                options.min_score,
+                None if options.min_score is not None else options.min_probability,
+            )
+        )
+        scores = found.scores[close].tolist()
+        likely = None if found.probabilities is None else found.probabilities[close].tolist()
+        near = map(Link, scores, likely or [None] * len(scores))
+        links[number] = dict(zip(found.recording_ids[close].tolist(), near, strict=True))
     return links
-
-
-def _threshold(library: Library, options: PairOptions) -> float:
-    """The least score of a pair."""
-    if options.min_score is not None:
-        return options.min_score
-    calibration = library.calibrated(options.min_probability)
-    return calibration.score(options.min_probability, library.info.recordings)
 
 
 def mutual(near: Links) -> Links:
     """Of neighbours, those that hold both ways, with the lower of both scores."""
     return {
-        a: {b: min(score, near[b][a]) for b, score in links.items() if a in near.get(b, ())}
+        a: {b: min(link, near[b][a]) for b, link in links.items() if a in near.get(b, ())}
         for a, links in near.items()
     }
 
 
-def join(links: Links) -> list[tuple[list[int], float]]:
-    """Groups of two and more, the largest first, each with the score of the last pair that joined
-    parts of it. ``links`` are symmetric."""
+def join(links: Links) -> list[tuple[list[int], Link]]:
+    """Groups of two and more, the largest first, each with the last link that joined parts of it.
+    ``links`` are symmetric."""
     group_of: dict[int, int] = {number: number for number in links}
     members: dict[int, list[int]] = {number: [number] for number in links}
-    weakest: dict[int, float] = defaultdict(lambda: 1.0)
+    weakest: dict[int, Link] = {}
     pairs = sorted(
-        (-score, a, b) for a, near in links.items() for b, score in near.items() if a < b
+        (-link.score, a, b, link) for a, near in links.items() for b, link in near.items() if a < b
     )
-    for less, a, b in pairs:
+    for _, a, b, link in pairs:
         one, other = group_of[a], group_of[b]
         if one == other:
             continue
@@ -212,9 +218,9 @@ def join(links: Links) -> list[tuple[list[int], float]]:
         for m in members[other]:
             group_of[m] = one
         members[one] += members.pop(other)
-        weakest[one] = -less
+        weakest[one] = link
     found = [(sorted(m), weakest[name]) for name, m in members.items() if len(m) > 1]
-    return sorted(found, key=lambda group: (-len(group[0]), -group[1], group[0]))
+    return sorted(found, key=lambda group: (-len(group[0]), -group[1].score, group[0]))
 
 
 def _members(library: Library, ids: Iterable[int]) -> Mapping[int, Member]:

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import cached_property
-from itertools import takewhile
 from pathlib import Path
 from typing import Self
 
@@ -35,13 +35,14 @@ from livi_index.answers import (
     WordsMatch,
 )
 from livi_index.audio import FloatArray
+from livi_index.calibration import IN_NATS, Calibration
 from livi_index.encoders import TextEncoder
 from livi_index.errors import BadInput, BadModel, LibraryNotFound
-from livi_index.fusion import IN_NATS, curve_nats, score_in_all
+from livi_index.fusion import score_in_all
 from livi_index.generations import Generation, RecordingInfo, current
 from livi_index.hearing import Ear, Query, as_audio, query_info
 from livi_index.keeping import bundle_for
-from livi_index.models import Bundle, Calibration, usable_cpus
+from livi_index.models import Bundle, usable_cpus
 from livi_index.ranking import (
     WHOLE,
     Heard,
@@ -145,11 +146,11 @@ class Library:
         any name, is no hit unless ``include_self``.
         Raises UnreadableAudio, NoSinging where there is nothing to compare, LibraryNotFound where
         nothing in the library can be found, BadInput for k < 1, a space that the library does not
-        have, and as ``calibrated`` does.
+        have, and as ``check_probability`` does.
         """
         space = self._resolved(space)
         self._check(k, space)
-        enough = self._enough(space, min_score, min_probability)
+        self.check_probability(min_probability, space)
         itself: tuple[int, ...] = ()
         if isinstance(source, np.ndarray):
             query = self.ear.hear(as_audio(source), self._parts(space))
@@ -160,8 +161,8 @@ class Library:
             )
             itself = () if include_self else (number,)
         found = self.score(query.heard, options, space=space, without=itself)
-        hits = self._hits(query.heard, found, k, space, enough)
-        return self._answer(query.info, hits, found.scores, space)
+        n_hits = n_enough(found, k, min_score, min_probability)
+        return self._answer(query.info, self._hits(query.heard, found, n_hits), found, space)
 
     def _resolved(self, space: str) -> str:
         """The space, or BOTH where there is more than one and the model says how to fuse them."""
@@ -194,30 +195,25 @@ class Library:
         Case, accents, punctuation and line breaks do not matter, and some words may be misspelt.
         Hits reach ``min_score`` and ``min_probability``, both where both are given.
         Raises BadInput for k < 1, a text in which the model finds nothing to read or that is longer
-        than a song's, and as ``calibrated`` does, BadModel where the model cannot be asked for
-        words, LibraryNotFound where nothing in the library can be found.
+        than a song's, and as ``check_probability`` does, BadModel where the model cannot be asked
+        for words, LibraryNotFound where nothing in the library can be found.
         """
         self._check(k, SPACE)
         passages, vectors = self._read(text)
-        enough = self._enough(WORDS, min_score, min_probability)
+        self.check_probability(min_probability, WORDS)
         spelt = self._spelt(passages)
         threads = self._threads or 0
-        found = seek(self.generation, SPACE, vectors, k, spelt=spelt, threads=threads)
-        scores = list(takewhile(enough, found.scores[:k].tolist()))
-        ids = found.recording_ids[: len(scores)].tolist()
+        seen = seek(self.generation, SPACE, vectors, k, spelt=spelt, threads=threads)
+        scores = seen.scores.astype(np.float64)
+        likely = self._probabilities(scores, WORDS)
+        found = Scored(seen.recording_ids, scores, {SPACE: scores}, likely)
+        ids = found.recording_ids[: n_enough(found, k, min_score, min_probability)]
         known = self.generation.metadata(ids)
         hits = tuple(
-            self._hit(
-                n,
-                known[number],
-                score,
-                WORDS,
-                self._sung_at(number, vectors, spelt),
-                {SPACE: score},
-            )
-            for n, (number, score) in enumerate(zip(ids, scores, strict=True), 1)
+            self._hit(known[number], found, row, self._sung_at(number, vectors, spelt))
+            for row, number in enumerate(ids.tolist())
         )
-        return self._answer(WordsInfo(text, tuple(passages)), hits, found.scores, WORDS)
+        return self._answer(WordsInfo(text, tuple(passages)), hits, found, SPACE)
 
     def stored(self, recording_id: int) -> dict[str, Heard]:
         """What the library holds of a recording, by space; KeyError if it holds nothing of it."""
@@ -256,10 +252,9 @@ class Library:
 
         Raises BadInput as ``query`` does.
         """
-        space = self._resolved(space)
-        enough = self._enough(space, min_score, min_probability)
+        self.check_probability(min_probability, space)
         found = self.score(heard, options, space=space, without=without)
-        return self._hits(heard, found, k, space, enough)
+        return self._hits(heard, found, n_enough(found, k, min_score, min_probability))
 
     def score(
         self,
@@ -271,11 +266,17 @@ class Library:
     ) -> Scored:
         """All candidates for what was heard, with their scores; none where nothing was heard in
         the space. ``options`` are for the space of words."""
-        space, threads = self._resolved(space), self._threads or 0
-        options = options or RankOptions()
+        space, options = self._resolved(space), options or RankOptions()
         heard = {name: heard[name] for name in self._parts(space) if name in heard}
         if not heard:
             return Scored(np.zeros(0, np.int64), np.zeros(0))
+        found = self._scored(heard, options, space, without)
+        return replace(found, probabilities=self._probabilities(found.scores, space))
+
+    def _scored(
+        self, heard: Mapping[str, Heard], options: RankOptions, space: str, without: Collection[int]
+    ) -> Scored:
+        threads = self._threads or 0
         if space == BOTH:
             return score_in_all(
                 self.generation,
@@ -297,73 +298,47 @@ class Library:
             threads=threads,
         )
 
-    def probability(self, score: float, question: str = BOTH) -> float | None:
-        """How likely a hit of this score is what was asked for; None without a calibration."""
-        calibration = self._curve(question)
+    def _probabilities(
+        self, scores: NDArray[np.float64], question: str
+    ) -> NDArray[np.float64] | None:
+        """How likely candidates (C,) are what was asked for; None without a calibration."""
+        curve = self._curve(question)
+        if curve is None:
+            return None
         n_recordings = self._info(SPACE if question == WORDS else question).recordings
-        return calibration.probability(score, n_recordings) if calibration else None
+        return curve.probabilities(curve.logits(scores), n_recordings)
 
     def _curve(self, question: str) -> Calibration | None:
-        question = question if question == WORDS else self._resolved(question)
         return IN_NATS if question == BOTH else self.bundle.card.calibration.get(question)
 
-    def calibrated(self, min_probability: float, question: str = BOTH) -> Calibration:
-        """The curve by which hits are held against this probability.
-
-        Raises BadInput where the model has none for the question, and unless 0 < probability < 1.
-        """
+    def check_probability(self, min_probability: float | None, question: str = BOTH) -> None:
+        """Raises BadInput where the model gives no probabilities for the question, and unless
+        0 < probability < 1."""
+        if min_probability is None:
+            return
         if not 0 < min_probability < 1:
             raise BadInput(
                 f"a probability to ask for lies between 0 and 1 (0.9, say), not at"
                 f" {min_probability:g}"
             )
-        calibration = self._curve(question)
-        if calibration is None:
+        if self._curve(question if question == WORDS else self._resolved(question)) is None:
             what = _PROBABLE.get(question, "that a recording is a version")
             raise BadInput(
                 f"model {self.bundle.card.name} gives no probabilities {what}, only scores; say"
                 " which of them are enough with --min-score"
             )
-        return calibration
 
-    def _enough(
-        self, question: str, min_score: float | None, min_probability: float | None
-    ) -> Callable[[float], bool]:
-        """Whether a score is that of a hit."""
-        least = -math.inf if min_score is None else min_score
-        if min_probability is None:
-            return lambda score: score >= least
-        # Not by the score that has the probability: a rounding could leave out what has just it.
-        curve = self.calibrated(min_probability, question)
-        n = self._info(SPACE if question == WORDS else question).recordings
-        return lambda score: score >= least and curve.probability(score, n) >= min_probability
-
-    def _hits(
-        self,
-        heard: Mapping[str, Heard],
-        found: Scored,
-        k: int,
-        space: str,
-        enough: Callable[[float], bool],
-    ) -> tuple[Hit, ...]:
-        scores = list(takewhile(enough, found.scores[:k].tolist()))
-        ids = found.recording_ids[: len(scores)]
+    def _hits(self, heard: Mapping[str, Heard], found: Scored, n: int) -> tuple[Hit, ...]:
+        """The first n candidates."""
+        ids = found.recording_ids[:n]
         known = self.generation.metadata(ids)
-        parts = {name: values[: len(ids)] for name, values in found.by_space.items()}
-        spoken = self._spoken(parts)
+        spoken = self._spoken(found.by_space)[:n]
         matches: dict[int, tuple[Match, ...]] = {}
-        for name in parts:
+        for name in found.by_space:
             matches |= self._matches(name, heard[name], ids[spoken == name])
         return tuple(
-            self._hit(
-                rank + 1,
-                known[number],
-                scores[rank],
-                space,
-                matches[number],
-                {name: _number(values[rank]) for name, values in parts.items()},
-            )
-            for rank, number in enumerate(ids.tolist())
+            self._hit(known[number], found, row, matches[number])
+            for row, number in enumerate(ids.tolist())
         )
 
     def _spoken(self, by_space: Mapping[str, NDArray[np.float64]]) -> NDArray[np.str_]:
@@ -372,23 +347,17 @@ class Library:
         if len(names) < 2:
             return np.repeat(names, [len(values) for values in by_space.values()])
         curves = self.bundle.card.calibration
-        worth = [curve_nats(curves[name], by_space[name]) for name in names]
+        worth = [curves[name].nats(by_space[name]) for name in names]
         best: NDArray[np.intp] = np.argmax(np.nan_to_num(worth, nan=-np.inf), axis=0)
         return np.array(names)[best]
 
     def _answer(
-        self,
-        query: QueryInfo | WordsInfo,
-        hits: tuple[Hit, ...],
-        scores: FloatArray | NDArray[np.float64],
-        question: str,
+        self, query: QueryInfo | WordsInfo, hits: tuple[Hit, ...], found: Scored, space: str
     ) -> Answer:
-        """``scores`` are those of all candidates, best first."""
         missed = None
-        if not hits and len(scores):
-            best = float(scores[0])
-            missed = NearMiss(best, self.probability(best, question))
-        return Answer(query, self.bundle.card.name, self.info, hits, missed)
+        if not hits and len(found.scores):
+            missed = NearMiss(float(found.scores[0]), _probability(found, 0))
+        return Answer(query, self.bundle.card.name, self._info(space), hits, missed)
 
     def _check(self, k: int, space: str) -> None:
         if k < 1:
@@ -401,17 +370,15 @@ class Library:
 
     def _hit(
         self,
-        rank: int,
         info: RecordingInfo,
-        score: float,
-        question: str,
+        found: Scored,
+        row: int,
         matches: tuple[Match, ...] | tuple[WordsMatch, ...],
-        spaces: Mapping[str, float | None],
     ) -> Hit:
         return Hit(
-            rank=rank,
-            score=score,
-            probability=self.probability(score, question),
+            rank=row + 1,
+            score=float(found.scores[row]),
+            probability=_probability(found, row),
             recording_id=format_id(info.recording_id),
             path=os.fspath(info.path),
             title=info.title,
@@ -420,7 +387,7 @@ class Library:
             matches=matches,
             paths=tuple(map(os.fspath, info.paths)),
             truncated=info.truncated,
-            spaces=spaces,
+            spaces={name: _number(values[row]) for name, values in found.by_space.items()},
         )
 
     def _read(self, text: str) -> tuple[list[str], FloatArray]:
@@ -516,6 +483,20 @@ class Library:
     @cached_property
     def _text_encoder(self) -> TextEncoder:
         return TextEncoder(self.bundle, SPACE, threads=self._threads)
+
+
+def n_enough(found: Scored, k: int, min_score: float | None, min_probability: float | None) -> int:
+    """How many of the first k candidates are good enough."""
+    enough = np.ones(len(found.scores[:k]), np.bool_)
+    if min_score is not None:
+        enough &= found.scores[:k] >= min_score
+    if min_probability is not None and found.probabilities is not None:
+        enough &= found.probabilities[:k] >= min_probability
+    return int(enough.sum())
+
+
+def _probability(found: Scored, row: int) -> float | None:
+    return None if found.probabilities is None else float(found.probabilities[row])
 
 
 def _number(score: float) -> float | None:

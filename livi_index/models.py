@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import mmap
 import os
 import re
@@ -31,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
+from livi_index.calibration import Calibration, Fusion
 from livi_index.errors import BadModel, MissingRuntime
 
 CARD = "card.json"
@@ -97,47 +97,6 @@ class Space:
     hop_s: float = 0.0
     clips: ClipsSpec | None = None
     text: TextSpec | None = None
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """A logistic curve from scores to the probability that a hit is what was asked for.
-
-    It holds for libraries of ``recordings``: among ten times as many, what is alike by chance is
-    ten times as common. 0 is for curves of which that is not known.
-    """
-
-    slope: float
-    offset: float
-    fitted_on: str
-    recordings: int = 0
-
-    def probability(self, score: float, recordings: int) -> float:
-        """How likely a hit with this score is right, in a library of so many recordings."""
-        logit = self.slope * score + self.offset - self._crowd(recordings)
-        return 1.0 / (1.0 + math.exp(-min(max(logit, -700.0), 700.0)))
-
-    def score(self, probability: float, recordings: int) -> float:
-        """The score that has this probability, between 0 and 1."""
-        logit = math.log(probability / (1 - probability))
-        return (logit - self.offset + self._crowd(recordings)) / self.slope
-
-    def _crowd(self, recordings: int) -> float:
-        return math.log(max(1, recordings) / self.recordings) if self.recordings else 0.0
-
-
-@dataclass(frozen=True)
-class Fusion:
-    """What the scores of two recordings in several spaces say together.
-
-    ``weights`` are by space, for two that have a score in all of them. Curves, this one and those
-    of single spaces, hold for libraries of ``recordings``.
-    """
-
-    weights: Mapping[str, float]
-    offset: float
-    fitted_on: str
-    recordings: int
 
 
 @dataclass(frozen=True)
@@ -486,6 +445,8 @@ def _check_card(card: ModelCard, where: str) -> None:
         raise BadModel(f"{where} fuses a space in which a better score is no likelier")
     if any(not 0 <= space.hop_s <= space.window_s for space in card.spaces):
         raise BadModel(f"{where} has windows that leave out a part of a recording")
+    if card.fusion and not set(card.space_names) <= set(card.calibration):
+        raise BadModel(f"{where} fuses spaces and has no calibration for each")
     if card.spaces[0].hop_s:
         raise BadModel(f"{where}: the first space must be of what is sung")
     if any(space.pooling != "mean" for space in card.spaces):

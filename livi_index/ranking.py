@@ -93,11 +93,13 @@ class Heard:
 @dataclass(frozen=True, eq=False)
 class Scored:
     """Candidates (C,) with their scores, best first, ties by id; ``by_space`` are what these were
-    made of, not a number where a candidate has no vectors in a space."""
+    made of, not a number where a candidate has no vectors in a space. ``probabilities``, which fall
+    as scores do, are None where the model gives none."""
 
     recording_ids: IntArray
     scores: NDArray[np.float64]
     by_space: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    probabilities: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)

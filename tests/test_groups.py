@@ -12,28 +12,29 @@ from test_build import run
 from test_cli import HOSTILE, livi
 
 from livi_index.errors import BadInput
-from livi_index.groups import PairOptions, find_groups, find_news, join, mutual
+from livi_index.groups import Link, PairOptions, find_groups, find_news, join, mutual
 from livi_index.library import open_library
 
 
 def links(*pairs):
     found = {}
     for a, b, score in pairs:
-        found.setdefault(a, {})[b] = score
-        found.setdefault(b, {})[a] = score
+        found.setdefault(a, {})[b] = Link(score, None)
+        found.setdefault(b, {})[a] = Link(score, None)
     return found
 
 
 def test_only_what_is_near_both_ways_is_a_pair():
-    near = {1: {2: 0.9, 3: 0.8}, 2: {1: 0.7}, 3: {}}
-    assert mutual(near) == {1: {2: 0.7}, 2: {1: 0.7}, 3: {}}
+    low, high = Link(0.7, 0.2), Link(0.9, 0.8)
+    near = {1: {2: high, 3: high}, 2: {1: low}, 3: {}}
+    assert mutual(near) == {1: {2: low}, 2: {1: low}, 3: {}}
 
 
 def test_components():
     assert join({}) == []
     assert join({1: {}, 2: {}}) == []
     assert join(links((1, 2, 0.9), (3, 4, 0.95), (2, 5, 0.8), (1, 5, 0.7))) == [
-        ([1, 2, 5], 0.8), ([3, 4], 0.95),
+        ([1, 2, 5], Link(0.8, None)), ([3, 4], Link(0.95, None)),
     ]  # fmt: skip
 
 

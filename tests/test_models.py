@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from livi_index.calibration import Calibration
 from livi_index.errors import BadModel, MissingRuntime
 from livi_index.install import install_model, remove_model
 from livi_index.models import (
-    Calibration,
     available_models,
     check_graph,
     find_model,
@@ -72,14 +72,27 @@ def test_card_says_what_the_bundle_is() -> None:
 
 def test_calibration_is_a_logistic_curve_that_never_overflows() -> None:
     curve = Calibration(slope=10.0, offset=-4.0, fitted_on="nothing")
-    assert curve.probability(0.4, 50) == pytest.approx(0.5)
-    assert curve.probability(1e6, 50) == pytest.approx(1.0)
-    assert curve.probability(-1e6, 50) == pytest.approx(0.0)
+    logits = curve.logits(np.array([0.4, 1e6, -1e6]))
+    np.testing.assert_allclose(curve.probabilities(logits, 50), [0.5, 1.0, 0.0], atol=1e-9)
     crowd = replace(curve, recordings=100)
-    assert crowd.probability(0.4, 100) == pytest.approx(0.5)
-    assert crowd.probability(0.4, 900) == pytest.approx(0.1), "nine wrong ones for one of before"
-    assert crowd.score(0.1, 900) == pytest.approx(0.4)
-    assert curve.score(curve.probability(0.3, 50), 50) == pytest.approx(0.3)
+    assert crowd.probabilities(logits, 100)[0] == pytest.approx(0.5)
+    nine = crowd.probabilities(logits, 900)[0]
+    assert nine == pytest.approx(0.1), "nine wrong ones for one of before"
+
+
+def test_scores_are_held_against_what_else_a_query_scores() -> None:
+    curve = Calibration(1.0, 0.0, "nothing", median=2.0, spread=3.0)
+    rng = np.random.default_rng(1)
+    many = np.append(rng.normal(5.0, 2.0, 4000), [25.0, np.nan])
+    relative = curve.relative(many)
+    assert relative[-2] == pytest.approx(10.0, abs=0.5) and np.isnan(relative[-1])
+    np.testing.assert_allclose(curve.relative(3 * many + 7)[:-1], relative[:-1], atol=0.1)
+    alone = curve.relative(np.array([25.0]))
+    # Of eleven parts of what is usual, one is the query's own: 25, and nothing above it.
+    assert alone[0] == pytest.approx((25 - (25 + 20) / 11) / (30 / 11))
+    plain = replace(curve, spread=0.0)
+    assert np.array_equal(plain.relative(many), many, equal_nan=True)
+    assert len(curve.relative(np.zeros(0))) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,86 @@
+"""From scores to probabilities, by curves that a model's card holds.
+
+A score says little by itself: some songs are a little like everything, and among 200,000 recordings
+chance is like anything. So a score is held against the others that the query has in this library,
+and the odds are lowered in proportion to the library's size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+USUAL = 10  # candidates that what is usual counts for
+ONE_SIGMA = 84.13  # per cent of a normal distribution are below median and standard deviation
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A logistic curve from scores to the probability that a hit is what was asked for.
+
+    It holds for libraries of ``recordings``: among ten times as many, what is alike by chance is
+    ten times as common. 0 is for curves of which that is not known.
+
+    Where there is a ``spread``, the curve is one of scores held against what else the query scores
+    in a library (``relative``; normalisation by the test, as in the verification of speakers, where
+    Auckenthaler et al. 2000 have it). ``median`` and ``spread`` are then those of a usual query.
+    """
+
+    slope: float
+    offset: float
+    fitted_on: str
+    recordings: int = 0
+    median: float = 0.0
+    spread: float = 0.0
+
+    def relative(self, scores: FloatArray) -> FloatArray:
+        """How many spreads scores (C,) of one query's candidates are above their median.
+
+        With few candidates, median and spread are drawn to those of a usual query. Not a number
+        stays so.
+        """
+        known = scores[np.isfinite(scores)]
+        if not self.spread or not len(known):
+            return scores
+        own = len(known) / (len(known) + USUAL)
+        middle, above = np.percentile(known, (50, ONE_SIGMA))
+        median = own * middle + (1 - own) * self.median
+        spread = own * (above - middle) + (1 - own) * self.spread
+        return np.asarray((scores - median) / spread)
+
+    def logits(self, scores: FloatArray) -> FloatArray:
+        """Log-odds (C,) that one query's candidates are right, among so many ``recordings``."""
+        return np.asarray(self.slope * self.relative(scores) + self.offset)
+
+    def nats(self, scores: FloatArray) -> FloatArray:
+        """What the scores (C,) are worth whatever the size of the library."""
+        return self.logits(scores) + math.log(max(1, self.recordings))
+
+    def probabilities(self, logits: FloatArray, recordings: int) -> FloatArray:
+        """How likely hits are right, in a library of so many recordings."""
+        crowd = math.log(max(1, recordings) / self.recordings) if self.recordings else 0.0
+        return np.asarray(1 / (1 + np.exp(-np.clip(logits - crowd, -700, 700))))
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What the scores of two recordings in several spaces say together.
+
+    ``weights`` are by space, of relative scores (``Calibration.relative``), for two recordings that
+    have one in all of them. The curve holds for libraries of ``recordings``.
+    """
+
+    weights: Mapping[str, float]
+    offset: float
+    fitted_on: str
+    recordings: int
+
+
+# Of scores that are worth themselves.
+IN_NATS = Calibration(slope=1.0, offset=0.0, fitted_on="", recordings=1)
