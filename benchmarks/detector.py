@@ -5,12 +5,18 @@ same song with no line within 1 s; AUC per song, and their mean. Singing against
 windows against all windows of the anthems that only measure (from ``lbr`` on); pooled AUC. Then
 whole recordings: songs kept and anthems set aside by a build, for which λ and what the bundle reads
 of a recording are two witnesses; what λ alone would do, at its value and others, stands beside.
+F1 is that of windows called sung from 0.5 on, with the sung ones of songs against all others that
+are told; cost is the time of one processor for a minute of audio.
+
+``--beside BUNDLE`` measures another detector in the same run, of another bundle; there λ alone
+decides about recordings.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +36,14 @@ from benchmarks.results import (
 from livi_index.audio import SAMPLE_RATE, load_audio
 from livi_index.build import BuildOptions, build
 from livi_index.library import SPACE, open_library
-from livi_index.models import Bundle
+from livi_index.models import Bundle, find_model
 from livi_index.vocals import SegmentOptions, VocalDetector, vocalness
 
 FIRST_MEASURING = "anthem-lbr"
 COVERED = 0.5  # of a window, by lines, for it to count as sung
 CLEAR_S = 1.0  # to the next line, for it to count as not sung
+CALLED_SUNG = 0.5  # probability, for F1
+TIMED_S = 120.0  # of the longest song, for the cost
 
 FloatArray = NDArray[np.floating]
 
@@ -58,6 +66,25 @@ def auc(positive: FloatArray, negative: FloatArray) -> float:
     below = np.searchsorted(ordered, positive, "left")
     not_above = np.searchsorted(ordered, positive, "right")
     return float((below + not_above).mean() / 2 / len(ordered))
+
+
+def f1(positive: FloatArray, negative: FloatArray) -> float:
+    """Of windows called sung: the harmonic mean of how many are, and how many of all are found."""
+    right = int((positive >= CALLED_SUNG).sum())
+    wrong = int((negative >= CALLED_SUNG).sum())
+    return 2 * right / max(1, right + wrong + len(positive))
+
+
+def cost_s(bundle: Bundle, songs: Sequence[Path]) -> float:
+    """Seconds of one processor for a minute of audio, the quickest of three times."""
+    detector = VocalDetector(bundle, threads=1)
+    longest = max(map(load_audio, songs), key=len)[: round(TIMED_S * SAMPLE_RATE)]
+    times = []
+    for _ in range(3):
+        begin = time.process_time()
+        detector.probabilities(longest)
+        times.append(time.process_time() - begin)
+    return min(times) * 60 * SAMPLE_RATE / len(longest)
 
 
 def label_windows(
@@ -115,6 +142,7 @@ def measure(
     known = [value for value in inside.values() if value == value]
     sung = np.concatenate([song.probabilities[song.sung] for song in songs])
     played = np.concatenate([anthem.probabilities for anthem in anthems])
+    clear = np.concatenate([song.probabilities[song.clear] for song in songs])
     song_vocalness = {song.name: vocalness(song.probabilities) for song in songs}
     anthem_vocalness = {anthem.name: vocalness(anthem.probabilities) for anthem in anthems}
     kept = [name for name in song_vocalness if name in found]
@@ -124,6 +152,7 @@ def measure(
         "auc_inside_songs": {name: None if v != v else v for name, v in inside.items()},
         "songs_with_both_kinds": len(known),
         "auc_sung_against_anthems": auc(sung, played),
+        "f1": f1(sung, np.concatenate([clear, played])),
         "min_vocalness": threshold,
         "songs": len(songs),
         "songs_kept": len(kept),
@@ -142,29 +171,44 @@ def measure(
     }
 
 
-def main() -> None:
-    options = arguments(__doc__).parse_args()
-    data = data_folder(options, "sung", "instrumental")
-    bundle = bundle_of(options)
+def judge(bundle: Bundle, data: Path, *, by_build: bool) -> dict[str, Any]:
+    """All figures of one bundle; ``by_build`` its build decides about recordings, else λ alone."""
     detector = VocalDetector(bundle)
     sung = _audio(data / "sung")
     played = [path for path in _audio(data / "instrumental") if path.stem >= FIRST_MEASURING]
     songs = [hear_song(detector, path) for path in sung]
     anthems = [hear_anthem(detector, path) for path in played]
-    threshold = SegmentOptions.from_bundle(bundle).min_vocalness
-    found = indexed(bundle, [*sung, *played])
-    figures = {"model": model_facts(bundle), **measure(songs, anthems, found, threshold)}
+    least = SegmentOptions.from_bundle(bundle).min_vocalness
+    if by_build:
+        found = indexed(bundle, [*sung, *played])
+    else:
+        found = {h.name for h in (*songs, *anthems) if vocalness(h.probabilities) >= least}
+    cost = {"cost_s_per_minute": cost_s(bundle, sung)}
+    return {"model": model_facts(bundle), **measure(songs, anthems, found, least), **cost}
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--beside", help="name or folder of a bundle with another detector")
+    options = parser.parse_args()
+    data = data_folder(options, "sung", "instrumental")
+    figures = judge(bundle_of(options), data, by_build=True)
+    columns = [figures]
+    if options.beside:
+        figures["beside"] = judge(find_model(options.beside), data, by_build=False)
+        columns.append(figures["beside"])
     write_result("detector", figures, options.out)
-    kept = f"{figures['songs_kept']} of {figures['songs']}"
-    print_table(
-        [
-            ("AUC inside songs, mean", figures["auc_inside_songs_mean"]),
-            ("AUC sung windows against anthems", figures["auc_sung_against_anthems"]),
-            ("songs kept", kept),
-            ("anthems set aside", f"{figures['anthems_set_aside']} of {figures['anthems']}"),
-            *((f"  {name}", value) for name, value in figures["auc_inside_songs"].items()),
-        ]
-    )
+    rows = {
+        "AUC inside songs, mean": "auc_inside_songs_mean",
+        "AUC sung windows against anthems": "auc_sung_against_anthems",
+        "F1 of windows at 0.5": "f1",
+        "songs kept": "songs_kept",
+        "anthems set aside": "anthems_set_aside",
+        "seconds for a minute of audio": "cost_s_per_minute",
+    }
+    print_table([("", *(column["model"]["name"] for column in columns))])
+    print_table([(what, *(column[key] for column in columns)) for what, key in rows.items()])
+    print_table(list(figures["auc_inside_songs"].items()))
 
 
 def _audio(folder: Path) -> list[Path]:

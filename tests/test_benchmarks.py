@@ -13,7 +13,7 @@ import pytest
 from test_library import BUNDLE
 
 from benchmarks import query, results, sung, table
-from benchmarks.detector import auc, label_windows
+from benchmarks.detector import auc, f1, label_windows
 from benchmarks.processes import pss_bytes, run_measured
 from livi_index.audio import SAMPLE_RATE
 from livi_index.library import open_library
@@ -37,6 +37,13 @@ def test_auc_counts_pairs_and_halves_of_ties() -> None:
     a, b = rng.integers(0, 9, 50) / 9, rng.integers(0, 9, 70) / 9
     plain = np.mean([(x > y) + 0.5 * (x == y) for x in a for y in b])
     assert auc(a, b) == pytest.approx(plain)
+
+
+def test_f1_counts_what_is_called_sung() -> None:
+    # Two of three are found, and one of two others is called sung too: 2/3 and 2/3.
+    assert f1(np.array([0.9, 0.5, 0.4]), np.array([0.6, 0.1])) == pytest.approx(2 / 3)
+    assert f1(np.array([0.1]), np.array([0.2])) == 0
+    assert f1(np.array([]), np.array([0.2])) == 0
 
 
 def test_windows_are_sung_by_half_and_clear_by_a_second() -> None:
