@@ -1,8 +1,9 @@
 """From scores to probabilities, by curves that a model's card holds.
 
 A score says little by itself: some songs are a little like everything, and among 200,000 recordings
-chance is like anything. So a score is held against the others that the query has in this library,
-and the odds are lowered in proportion to the library's size.
+chance is like anything. So a score is held against those that the query has with a cohort, some
+recordings of the library drawn without looking, and the odds are lowered in proportion to the
+library's size.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-USUAL = 10  # candidates that what is usual counts for
+USUAL = 10  # of a cohort that what is usual counts for
 ONE_SIGMA = 84.13  # per cent of a normal distribution are below median and standard deviation
 
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,9 @@ class Calibration:
     It holds for libraries of ``recordings``: among ten times as many, what is alike by chance is
     ten times as common. 0 is for curves of which that is not known.
 
-    Where there is a ``spread``, the curve is one of scores held against what else the query scores
-    in a library (``relative``; normalisation by the test, as in the verification of speakers, where
-    Auckenthaler et al. 2000 have it). ``median`` and ``spread`` are then those of a usual query.
+    Where there is a ``spread``, the curve is one of scores held against those that the query has
+    with a cohort of recordings (``relative``; T-norm, as Auckenthaler et al. 2000 verify speakers).
+    ``median`` and ``spread`` are then those of a usual query.
     """
 
     slope: float
@@ -39,13 +41,14 @@ class Calibration:
     median: float = 0.0
     spread: float = 0.0
 
-    def relative(self, scores: FloatArray) -> FloatArray:
-        """How many spreads scores (C,) of one query's candidates are above their median.
+    def relative(self, scores: FloatArray, cohort: BoolArray) -> FloatArray:
+        """How many spreads scores (C,) of one query's candidates are above the median of those
+        that are of its cohort.
 
-        With few candidates, median and spread are drawn to those of a usual query. Not a number
+        With a small cohort, median and spread are drawn to those of a usual query. Not a number
         stays so.
         """
-        known = scores[np.isfinite(scores)]
+        known = scores[cohort & np.isfinite(scores)]
         if not self.spread or not len(known):
             return scores
         own = len(known) / (len(known) + USUAL)
@@ -54,13 +57,13 @@ class Calibration:
         spread = own * (above - middle) + (1 - own) * self.spread
         return np.asarray((scores - median) / spread)
 
-    def logits(self, scores: FloatArray) -> FloatArray:
+    def logits(self, scores: FloatArray, cohort: BoolArray) -> FloatArray:
         """Log-odds (C,) that one query's candidates are right, among so many ``recordings``."""
-        return np.asarray(self.slope * self.relative(scores) + self.offset)
+        return np.asarray(self.slope * self.relative(scores, cohort) + self.offset)
 
-    def nats(self, scores: FloatArray) -> FloatArray:
+    def nats(self, scores: FloatArray, cohort: BoolArray) -> FloatArray:
         """What the scores (C,) are worth whatever the size of the library."""
-        return self.logits(scores) + math.log(max(1, self.recordings))
+        return self.logits(scores, cohort) + math.log(max(1, self.recordings))
 
     def probabilities(self, logits: FloatArray, recordings: int) -> FloatArray:
         """How likely hits are right, in a library of so many recordings."""

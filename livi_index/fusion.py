@@ -28,6 +28,7 @@ from livi_index.ranking import (
     Heard,
     RankOptions,
     Scored,
+    cohort,
     in_order,
     score_candidates,
     scores_of,
@@ -69,7 +70,10 @@ def score_in_all(
     by_space = {
         space: _completed(generation, space, heard[space], ids, found[space]) for space in heard
     }
-    return in_order(ids, nats(card, by_space), by_space)
+    drawn = np.isin(
+        ids, np.concatenate([cohort(generation, space, options.cohort) for space in heard])
+    )
+    return in_order(ids, nats(card, by_space, drawn), by_space, drawn)
 
 
 def _completed(
@@ -86,15 +90,17 @@ def _completed(
     return scores
 
 
-def nats(card: ModelCard, by_space: Mapping[str, FloatArray]) -> FloatArray:
+def nats(
+    card: ModelCard, by_space: Mapping[str, FloatArray], drawn: NDArray[np.bool_]
+) -> FloatArray:
     """What scores (C,) in several spaces are worth together; each has one in a space at least."""
     assert card.fusion is not None
-    parts = [card.calibration[name].nats(by_space[name]) for name in by_space]
+    parts = [card.calibration[name].nats(by_space[name], drawn) for name in by_space]
     alone: FloatArray = np.fmax.reduce(parts)
     if set(by_space) != set(card.fusion.weights):
         return alone
     weighted = sum(
-        weight * card.calibration[name].relative(by_space[name])
+        weight * card.calibration[name].relative(by_space[name], drawn)
         for name, weight in card.fusion.weights.items()
     )
     together = weighted + card.fusion.offset + math.log(card.fusion.recordings)

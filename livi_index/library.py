@@ -205,8 +205,8 @@ class Library:
         threads = self._threads or 0
         seen = seek(self.generation, SPACE, vectors, k, spelt=spelt, threads=threads)
         scores = seen.scores.astype(np.float64)
-        likely = self._probabilities(scores, WORDS)
-        found = Scored(seen.recording_ids, scores, {SPACE: scores}, likely)
+        found = Scored(seen.recording_ids, scores, {SPACE: scores})
+        found = replace(found, probabilities=self._probabilities(found, WORDS))
         ids = found.recording_ids[: n_enough(found, k, min_score, min_probability)]
         known = self.generation.metadata(ids)
         hits = tuple(
@@ -271,7 +271,7 @@ class Library:
         if not heard:
             return Scored(np.zeros(0, np.int64), np.zeros(0))
         found = self._scored(heard, options, space, without)
-        return replace(found, probabilities=self._probabilities(found.scores, space))
+        return replace(found, probabilities=self._probabilities(found, space))
 
     def _scored(
         self, heard: Mapping[str, Heard], options: RankOptions, space: str, without: Collection[int]
@@ -298,15 +298,13 @@ class Library:
             threads=threads,
         )
 
-    def _probabilities(
-        self, scores: NDArray[np.float64], question: str
-    ) -> NDArray[np.float64] | None:
+    def _probabilities(self, found: Scored, question: str) -> NDArray[np.float64] | None:
         """How likely candidates (C,) are what was asked for; None without a calibration."""
         curve = self._curve(question)
         if curve is None:
             return None
         n_recordings = self._info(SPACE if question == WORDS else question).recordings
-        return curve.probabilities(curve.logits(scores), n_recordings)
+        return curve.probabilities(curve.logits(found.scores, _drawn(found)), n_recordings)
 
     def _curve(self, question: str) -> Calibration | None:
         return IN_NATS if question == BOTH else self.bundle.card.calibration.get(question)
@@ -332,7 +330,7 @@ class Library:
         """The first n candidates."""
         ids = found.recording_ids[:n]
         known = self.generation.metadata(ids)
-        spoken = self._spoken(found.by_space)[:n]
+        spoken = self._spoken(found)[:n]
         matches: dict[int, tuple[Match, ...]] = {}
         for name in found.by_space:
             matches |= self._matches(name, heard[name], ids[spoken == name])
@@ -341,13 +339,13 @@ class Library:
             for row, number in enumerate(ids.tolist())
         )
 
-    def _spoken(self, by_space: Mapping[str, NDArray[np.float64]]) -> NDArray[np.str_]:
+    def _spoken(self, found: Scored) -> NDArray[np.str_]:
         """The space (C,) that says most of each candidate."""
-        names = list(by_space)
+        names = list(found.by_space)
         if len(names) < 2:
-            return np.repeat(names, [len(values) for values in by_space.values()])
+            return np.repeat(names, len(found.scores))
         curves = self.bundle.card.calibration
-        worth = [curves[name].nats(by_space[name]) for name in names]
+        worth = [curves[name].nats(found.by_space[name], _drawn(found)) for name in names]
         best: NDArray[np.intp] = np.argmax(np.nan_to_num(worth, nan=-np.inf), axis=0)
         return np.array(names)[best]
 
@@ -497,6 +495,10 @@ def n_enough(found: Scored, k: int, min_score: float | None, min_probability: fl
 
 def _probability(found: Scored, row: int) -> float | None:
     return None if found.probabilities is None else float(found.probabilities[row])
+
+
+def _drawn(found: Scored) -> NDArray[np.bool_]:
+    return np.ones(len(found.scores), np.bool_) if found.cohort is None else found.cohort
 
 
 def _number(score: float) -> float | None:

@@ -56,6 +56,7 @@ class RankOptions:
     """
 
     candidates: int = 100  # recordings by track vector, and again by segments, at least
+    cohort: int = 128  # recordings that are drawn, at most, to hold scores against
     align: bool = True
     all_below: int = 1000
     cells: int = 50_000_000
@@ -94,12 +95,14 @@ class Heard:
 class Scored:
     """Candidates (C,) with their scores, best first, ties by id; ``by_space`` are what these were
     made of, not a number where a candidate has no vectors in a space. ``probabilities``, which fall
-    as scores do, are None where the model gives none."""
+    as scores do, are None where the model gives none. ``cohort`` marks those that are candidates
+    because they were drawn, or all, where nobody said."""
 
     recording_ids: IntArray
     scores: NDArray[np.float64]
     by_space: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     probabilities: NDArray[np.float64] | None = None
+    cohort: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +133,9 @@ def score_candidates(
     candidates whatever their vectors, ``without`` are none.
     """
     track = pool(heard.vectors, heard.weights)
-    named = np.zeros(0, np.int64)
+    named = drawn = cohort(generation, space, options.cohort)
     if also is not None:
-        named = np.intersect1d(also, generation.recording_ids(space))
+        named = np.union1d(drawn, np.intersect1d(also, generation.recording_ids(space)))
 
     def nearest(n: int, by: FloatArray) -> IntArray:
         ids = np.union1d(_candidates(generation, space, by, track, n, options, threads), named)
@@ -150,16 +153,26 @@ def score_candidates(
     else:
         ids = nearest(options.candidates, heard.vectors)
         scores = scores_of(generation, space, heard, ids, options)
-    return in_order(ids, scores, {space: scores})
+    return in_order(ids, scores, {space: scores}, np.isin(ids, drawn))
+
+
+def cohort(generation: Generation, space: str, n: int) -> IntArray:
+    """Up to n recordings, ascending, that every query is compared with: ids are made of hashes, so
+    any order of them is that of a draw."""
+    ids = generation.recording_ids(space)
+    return ids[:: max(1, -(-len(ids) // n))] if n else ids[:0]
 
 
 def in_order(
-    ids: IntArray, scores: NDArray[np.float64], by_space: Mapping[str, NDArray[np.float64]]
+    ids: IntArray,
+    scores: NDArray[np.float64],
+    by_space: Mapping[str, NDArray[np.float64]],
+    drawn: NDArray[np.bool_],
 ) -> Scored:
-    """Candidates (C,) in any order, with the best first."""
+    """Candidates (C,) in any order, with the best first; ``drawn`` are of the cohort."""
     order = np.lexsort((ids, -scores))
     parts = {name: values[order] for name, values in by_space.items()}
-    return Scored(ids[order], scores[order], parts)
+    return Scored(ids[order], scores[order], parts, cohort=drawn[order])
 
 
 def best_pairs(

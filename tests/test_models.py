@@ -72,7 +72,7 @@ def test_card_says_what_the_bundle_is() -> None:
 
 def test_calibration_is_a_logistic_curve_that_never_overflows() -> None:
     curve = Calibration(slope=10.0, offset=-4.0, fitted_on="nothing")
-    logits = curve.logits(np.array([0.4, 1e6, -1e6]))
+    logits = curve.logits(np.array([0.4, 1e6, -1e6]), np.zeros(3, np.bool_))
     np.testing.assert_allclose(curve.probabilities(logits, 50), [0.5, 1.0, 0.0], atol=1e-9)
     crowd = replace(curve, recordings=100)
     assert crowd.probabilities(logits, 100)[0] == pytest.approx(0.5)
@@ -84,15 +84,17 @@ def test_scores_are_held_against_what_else_a_query_scores() -> None:
     curve = Calibration(1.0, 0.0, "nothing", median=2.0, spread=3.0)
     rng = np.random.default_rng(1)
     many = np.append(rng.normal(5.0, 2.0, 4000), [25.0, np.nan])
-    relative = curve.relative(many)
+    cohort = np.append(np.ones(4000, np.bool_), [False, True])
+    relative = curve.relative(many, cohort)
     assert relative[-2] == pytest.approx(10.0, abs=0.5) and np.isnan(relative[-1])
-    np.testing.assert_allclose(curve.relative(3 * many + 7)[:-1], relative[:-1], atol=0.1)
-    alone = curve.relative(np.array([25.0]))
-    # Of eleven parts of what is usual, one is the query's own: 25, and nothing above it.
-    assert alone[0] == pytest.approx((25 - (25 + 20) / 11) / (30 / 11))
+    other = curve.relative(3 * many + 7, cohort)
+    np.testing.assert_allclose(other[:-1], relative[:-1], atol=0.1)
+    alone = curve.relative(np.array([25.0, 4.0]), np.array([False, True]))
+    # Of eleven parts of what is usual, one is the cohort's: 4, and nothing above it.
+    assert alone[0] == pytest.approx((25 - (4 + 20) / 11) / (30 / 11))
     plain = replace(curve, spread=0.0)
-    assert np.array_equal(plain.relative(many), many, equal_nan=True)
-    assert len(curve.relative(np.zeros(0))) == 0
+    assert np.array_equal(plain.relative(many, cohort), many, equal_nan=True)
+    assert len(curve.relative(np.zeros(0), np.zeros(0, np.bool_))) == 0
 
 
 @pytest.mark.parametrize(

@@ -368,7 +368,7 @@ def test_as_many_are_compared_as_there_is_time_for(tmp_path):
     with made(tmp_path, recordings) as library:
         every = scores_of(library, query, RankOptions(candidates=5))
         assert len(every) == 40
-        at_once = {"candidates": 2, "all_below": 0, "certain_from": -math.inf}
+        at_once = {"candidates": 2, "cohort": 0, "all_below": 0, "certain_from": -math.inf}
         few = scores_of(library, query, RankOptions(**at_once, cells=60 * 60 * 12))
         assert 12 <= len(few) <= 12 + 2
         assert 2 <= len(scores_of(library, query, RankOptions(**at_once, cells=1))) <= 4
