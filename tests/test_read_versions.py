@@ -374,9 +374,9 @@ def test_as_many_are_compared_as_there_is_time_for(tmp_path):
         assert 2 <= len(scores_of(library, query, RankOptions(**at_once, cells=1))) <= 4
         assert few.items() <= every.items()
         # Where nothing is certain among them, more are compared, and where something is, not.
-        more = scores_of(library, query, RankOptions(candidates=2, all_below=0, cells=1))
+        more = scores_of(library, query, RankOptions(2, 0, all_below=0, cells=1))
         assert 20 <= len(more) <= 22
-        found = scores_of(library, recordings[8], RankOptions(2, all_below=0, cells=1))
+        found = scores_of(library, recordings[8], RankOptions(2, 0, all_below=0, cells=1))
         assert len(found) <= 4 and max(found, key=found.get) == 8
 
 
