@@ -234,17 +234,17 @@ def alarms(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _wrong_pairs(library: Library, numbers: dict[int, str], space: str) -> list[dict[str, Any]]:
-    """The pairs of a query and its best wrong hit with the highest probabilities."""
+    """The likeliest of the pairs of a query and its best wrong hit."""
     pairs = []
     for number, name in numbers.items():
         found = library.score(library.stored(number), space=space, without=(number,))
         names = [numbers[other] for other in found.recording_ids.tolist()]
-        for other, score in zip(names, found.scores.tolist(), strict=True):
-            if not any({name, other} <= tune for tune in SAME_TUNE):
-                told = library.probability(score, space)
-                pairs.append({"query": name, "hit": other, "score": score, "probability": told})
-                break
-    return sorted(pairs, key=lambda pair: -pair["score"])[:SHOWN]
+        wrong = [not any({name, other} <= tune for tune in SAME_TUNE) for other in names]
+        if any(wrong) and found.probabilities is not None:
+            row = wrong.index(True)
+            likely = float(found.probabilities[row])
+            pairs.append({"query": name, "hit": names[row], "probability": likely})
+    return sorted(pairs, key=lambda pair: -pair["probability"])[:SHOWN]
 
 
 def cost(options: argparse.Namespace) -> dict[str, Any]:
