@@ -1,15 +1,21 @@
-"""From scores to probabilities: ``python -m benchmarks.calibrate FOLDER --model BUNDLE``
+"""From scores to probabilities: ``python -m benchmarks.calibrate FOLDER [FOLDER…]``
 
-FOLDER is a rendered catalogue of the *training* split with a manifest, as for ``benchmarks.words``.
-Every sung recording asks for its versions, and typed lines for their songs; each of the ten best
-hits is right or wrong, and a logistic curve is fitted to that by its scores. It is fitted on the
-works with even numbers and judged on the others (Brier score, and the expected calibration error in
-ten bins), then fitted on all; this is printed as a part of the card.
+The folders hold *training* material: rendered catalogues (``entries.csv``), copies and halves
+(``works.csv``), or plain audio, each file a work of its own. A library is built of all of it, every
+recording asks for its versions in each space, and logistic curves are fitted to which candidates are
+versions, by their scores as the product holds them against a cohort. Where a model has a second
+space, one more curve is fitted to the scores of both. Typed lines of the songs that the first folder
+has words of give a curve for words.
+
+Curves are fitted on half of the works (by their order) and judged on the others (Brier score and
+expected calibration error), then fitted on all; this is printed as a part of the card.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,106 +23,226 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.results import arguments, bundle_of, model_facts, print_table, write_result
-from benchmarks.sung import entries_of, library_of
+from benchmarks.truth import Truth, truth_of
 from benchmarks.words import questions
-from catalogs import Entry
-from livi_index.library import Library
+from livi_index.calibration import ONE_SIGMA, Calibration
+from livi_index.library import BOTH, SPACE, Library
 
-K = 10
+K = 10  # hits of a typed line
 ROUNDS = 50
 RIDGE = 1e-3  # where scores part right from wrong, the best curve would be a step
 BINS = 10
 
 FloatArray = NDArray[np.float64]
-Judged = tuple[float, bool, int]  # a hit's score, whether it is right, the number of the work
+BoolArray = NDArray[np.bool_]
 
 
-def fit(scores: FloatArray, right: NDArray[np.bool_]) -> tuple[float, float]:
-    """Slope and offset of the logistic curve of greatest likelihood, by Newton's method."""
-    scale = float(np.std(scores)) or 1.0
-    rows = np.column_stack([scores / scale, np.ones(len(scores))])
-    curve = np.zeros(2)
+@dataclass
+class Judged:
+    """Candidates of many queries: features (one a space), which are right, and of which half of the
+    works the query is."""
+
+    features: list[FloatArray] = field(default_factory=list)  # (C, F) of each query
+    right: list[BoolArray] = field(default_factory=list)
+    held_out: list[bool] = field(default_factory=list)
+
+    def add(self, features: FloatArray, right: BoolArray, work: str) -> None:
+        self.features.append(features)
+        self.right.append(right)
+        self.held_out.append(zlib.crc32(work.encode()) % 2 == 1)
+
+    def rows(self) -> tuple[FloatArray, BoolArray, BoolArray]:
+        """All candidates (n, F), right (n,), held out (n,)."""
+        counts = [len(part) for part in self.right]
+        held = np.repeat(self.held_out, counts)
+        return np.concatenate(self.features), np.concatenate(self.right), held
+
+
+def fit(features: FloatArray, right: BoolArray) -> FloatArray:
+    """Slopes and offset (F + 1,) of the logistic curve of greatest likelihood, by Newton's method;
+    slopes that would fall below zero are zero."""
+    scale = features.std(axis=0)
+    scale[scale == 0] = 1.0
+    rows = np.column_stack([features / scale, np.ones(len(features))])
+    curve = np.zeros(rows.shape[1])
     for _ in range(ROUNDS):
         expected = 1 / (1 + np.exp(-np.clip(rows @ curve, -30, 30)))
         pull = rows.T @ (right - expected) - RIDGE * curve
-        bend = (rows * (expected * (1 - expected))[:, None]).T @ rows + RIDGE * np.eye(2)
-        curve = curve + np.linalg.solve(bend, pull)
-    return float(curve[0] / scale), float(curve[1])
+        bend = (rows * (expected * (1 - expected))[:, None]).T @ rows
+        curve = curve + np.linalg.solve(bend + RIDGE * np.eye(len(curve)), pull)
+    curve[:-1] /= scale
+    return curve
 
 
-def judge(scores: FloatArray, right: NDArray[np.bool_], slope: float, offset: float) -> Any:
-    """Brier score and expected calibration error of a curve."""
-    told = 1 / (1 + np.exp(-np.clip(slope * scores + offset, -700, 700)))
+def judge(features: FloatArray, right: BoolArray, curve: FloatArray) -> dict[str, Any]:
+    """Brier score, expected calibration error and reliability of a curve."""
+    told = 1 / (1 + np.exp(-np.clip(features @ curve[:-1] + curve[-1], -700, 700)))
     place = np.minimum((told * BINS).astype(int), BINS - 1)
-    error = sum(
-        abs(float(told[place == n].mean() - right[place == n].mean())) * float(np.mean(place == n))
+    bins = [
+        {"told": float(told[place == n].mean()), "true": float(right[place == n].mean()),
+         "n": int((place == n).sum())}
         for n in np.unique(place)
-    )
-    return {"brier": float(np.mean((told - right) ** 2)), "ece": error, "hits": len(scores)}
+    ]  # fmt: skip
+    error = sum(abs(b["told"] - b["true"]) * b["n"] / len(right) for b in bins)
+    likely = np.clip(told, 1e-12, 1 - 1e-12)
+    loss = -np.where(right, np.log(likely), np.log1p(-likely)).mean()
+    return {
+        "brier": float(np.mean((told - right) ** 2)),
+        "ece": float(error),
+        "log_loss": float(loss),
+        "pairs": len(right),
+        "right": int(right.sum()),
+        "reliability": bins,
+    }
 
 
-def of_recordings(
-    library: Library, entries: Sequence[Entry], works: dict[str, str]
-) -> list[Judged]:
-    """The best hits of every sung recording that is in the library."""
-    numbers = {works_name: i for i, works_name in enumerate(sorted(set(works.values())))}
-    known = set(library.generation.recording_ids("lyrics").tolist())
-    found: list[Judged] = []
-    for entry in entries:
-        number = library.generation.recording_at(entry.path.absolute())
-        if entry.kind == "sung" and number in known:
-            heard = library.stored(number)
-            for hit in library.rank(heard, k=K, space="lyrics", without=(number,)):
-                right = works[hit.recording_id] == entry.work_id
-                found.append((hit.score, right, numbers[entry.work_id]))
-    return found
-
-
-def of_lines(library: Library, folder: Path, works: dict[str, str]) -> list[Judged]:
-    """The best hits of typed lines."""
-    numbers = {work: i for i, work in enumerate(sorted(set(works.values())))}
-    return [
-        (hit.score, works[hit.recording_id] == question.work, numbers[question.work])
-        for question in questions(folder)
-        for hit in library.query_lyrics(question.text, k=K).hits
-    ]
-
-
-def calibrated(found: Sequence[Judged]) -> dict[str, Any]:
+def fitted(judged: Judged) -> dict[str, Any]:
     """A curve, and how good it is on works that it was not fitted on."""
-    scores = np.array([score for score, _, _ in found])
-    right = np.array([is_right for _, is_right, _ in found])
-    even = np.array([number % 2 == 0 for _, _, number in found])
-    held = judge(scores[~even], right[~even], *fit(scores[even], right[even]))
-    slope, offset = fit(scores, right)
-    return {"slope": round(slope, 4), "offset": round(offset, 4), "held_out": held}
+    features, right, held = judged.rows()
+    half = fit(features[~held], right[~held])
+    curve = fit(features, right)
+    return {
+        "slopes": [round(float(slope), 4) for slope in curve[:-1]],
+        "offset": round(float(curve[-1]), 4),
+        "held_out": judge(features[held], right[held], half),
+    }
+
+
+def usual(library: Library, space: str, numbers: Sequence[int]) -> tuple[float, float]:
+    """Median and spread of the scores with a cohort, of a usual query."""
+    seen = []
+    for number in numbers:
+        found = library.score(library.stored(number), space=space, without=(number,))
+        if found.cohort is not None and found.cohort.any():
+            middle, above = np.percentile(found.scores[found.cohort], (50, ONE_SIGMA))
+            seen.append((middle, above - middle))
+    median, spread = np.median(seen, axis=0)
+    return round(float(median), 4), round(float(spread), 4)
+
+
+def of_space(library: Library, truth: Truth, space: str, relative: Calibration) -> Judged:
+    """All candidates of every recording that has something in a space."""
+    judged = Judged()
+    for number in library.recording_ids(space).tolist():
+        found = library.score(library.stored(number), space=space, without=(number,))
+        assert found.cohort is not None
+        scores = relative.relative(found.scores, found.cohort)
+        judged.add(scores[:, None], truth.right(number, found.recording_ids), truth.of[number])
+    return judged
+
+
+def of_both(library: Library, truth: Truth, curves: Mapping[str, Calibration]) -> Judged:
+    """The candidates that have scores in all spaces."""
+    judged = Judged()
+    names = list(curves)
+    for number in library.recording_ids(SPACE).tolist():
+        parts, ids = scores_in(library, number, names)
+        every = np.column_stack(
+            [curves[name].relative(parts[name], np.isfinite(parts[name])) for name in names]
+        )
+        known = np.isfinite(every).all(axis=1)
+        judged.add(every[known], truth.right(number, ids[known]), truth.of[number])
+    return judged
+
+
+def scores_in(
+    library: Library, number: int, names: Sequence[str]
+) -> tuple[dict[str, FloatArray], NDArray[np.int64]]:
+    """The scores of one recording's candidates in some spaces, each by itself; and their ids."""
+    heard = library.stored(number)
+    found = {name: library.score(heard, space=name, without=(number,)) for name in names}
+    ids = np.unique(np.concatenate([part.recording_ids for part in found.values()]))
+    parts = {}
+    for name, part in found.items():
+        parts[name] = np.full(len(ids), np.nan)
+        parts[name][np.searchsorted(ids, part.recording_ids)] = part.scores
+    return parts, ids
+
+
+def of_lines(library: Library, folder: Path, truth: Truth) -> Judged:
+    """The best hits of typed lines; their scores are taken as they are."""
+    judged = Judged()
+    for question in questions(folder):
+        hits = library.query_lyrics(question.text, k=K).hits
+        works = [truth.of[int(hit.recording_id, 16)] for hit in hits]
+        scores = np.array([[hit.score] for hit in hits])
+        judged.add(scores, np.array([work == question.work for work in works]), question.work)
+    return judged
+
+
+def curves_of(library: Library, truth: Truth, words: Path) -> dict[str, Any]:
+    """All curves that the card can hold, by question."""
+    n_recordings = library.info.recordings
+    told: dict[str, Any] = {}
+    curves = {}
+    for space in library.generation.spaces:
+        ids = library.recording_ids(space).tolist()
+        median, spread = usual(library, space, ids)
+        plain = Calibration(1.0, 0.0, "", n_recordings, median, spread)
+        found = fitted(of_space(library, truth, space, plain))
+        curves[space] = plain
+        told[space] = {**found, "median": median, "spread": spread, "recordings": n_recordings}
+    if len(curves) > 1:
+        told[BOTH] = {**fitted(of_both(library, truth, curves)), "recordings": n_recordings}
+    told["words"] = {**fitted(of_lines(library, words, truth)), "recordings": n_recordings}
+    return told
+
+
+def card_part(told: Mapping[str, Any], spaces: Sequence[str], from_what: str) -> dict[str, Any]:
+    """``calibration`` and ``fusion`` of a card."""
+    calibration = {
+        name: {
+            "slope": curve["slopes"][0],
+            "offset": curve["offset"],
+            "recordings": curve["recordings"],
+            "fitted_on": from_what,
+            **{key: curve[key] for key in ("median", "spread") if key in curve},
+        }
+        for name, curve in told.items()
+        if name != BOTH
+    }
+    part: dict[str, Any] = {"calibration": calibration}
+    if BOTH in told:
+        part["fusion"] = {
+            "weights": dict(zip(spaces, told[BOTH]["slopes"], strict=True)),
+            "offset": told[BOTH]["offset"],
+            "recordings": told[BOTH]["recordings"],
+            "fitted_on": from_what,
+        }
+    return part
 
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("folder", type=Path, help="with entries.csv and manifest.jsonl")
-    parser.add_argument("--library", type=Path, help="keep the folder's library here")
+    parser.add_argument("folders", type=Path, nargs="+", help="training material; words in the first")
+    parser.add_argument("--library", type=Path, help="keep the library of the folders here")
     options = parser.parse_args()
-    bundle, entries = bundle_of(options), entries_of(options.folder)
-    with library_of(options.folder, bundle, options.library) as library:
-        works = {
-            f"{number:016x}": entry.work_id if entry.kind == "sung" else entry.recording_id
-            for entry in entries
-            if (number := library.generation.recording_at(entry.path.absolute()))
-        }
-        curves = {
-            "lyrics": calibrated(of_recordings(library, entries, works)),
-            "words": calibrated(of_lines(library, options.folder, works)),
-        }
-        n_recordings = library.info.recordings
-    figures = {"model": model_facts(bundle), "recordings": n_recordings, **curves}
+    bundle = bundle_of(options)
+    with truth_of(options.folders, bundle, options.library) as (library, truth):
+        told = curves_of(library, truth, options.folders[0])
+        spaces, n_recordings = library.generation.spaces, library.info.recordings
+    what = f"estimated on synthetic singing: {n_recordings} recordings of the training split"
+    figures = {"model": model_facts(bundle), "recordings": n_recordings, **told}
     write_result("calibration", figures, options.out, program="calibrate")
-    for question, curve in curves.items():
-        print(f"[calibration.{question}]")
-        print(f"slope = {curve['slope']}\noffset = {curve['offset']}")
-        print(f"recordings = {n_recordings}\n")
-    rows = [(name, c["held_out"]["brier"], c["held_out"]["ece"]) for name, c in curves.items()]
+    print_part(card_part(told, spaces, what))
+    rows = [(name, c["held_out"]["brier"], c["held_out"]["ece"]) for name, c in told.items()]
     print_table([("held out", "Brier", "ECE"), *rows])
+
+
+def print_part(part: Mapping[str, Any]) -> None:
+    """Lines of TOML, as ``export/card.toml`` holds them."""
+    for name, curve in part["calibration"].items():
+        print(f"[calibration.{name}]")
+        print("\n".join(f"{key} = {_toml(value)}" for key, value in curve.items()), "\n")
+    if "fusion" in part:
+        fusion = dict(part["fusion"])
+        weights = ", ".join(f"{k} = {v}" for k, v in fusion.pop("weights").items())
+        print(f"[fusion]\nweights = {{ {weights} }}")
+        print("\n".join(f"{key} = {_toml(value)}" for key, value in fusion.items()), "\n")
+
+
+def _toml(value: str | float) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 if __name__ == "__main__":
