@@ -2,10 +2,10 @@
 
 The folders hold *training* material: rendered catalogues (``entries.csv``), copies and halves
 (``works.csv``), or plain audio, each file a work of its own. A library is built of all of it, every
-recording asks for its versions in each space, and logistic curves are fitted to which candidates are
-versions, by their scores as the product holds them against a cohort. Where a model has a second
-space, one more curve is fitted to the scores of both. Typed lines of the songs that the first folder
-has words of give a curve for words.
+recording asks for its versions in each space, and logistic curves are fitted to which candidates
+are versions, by their scores as the product holds them against a cohort. Where a model has a second
+space, one more curve is fitted to the scores of both. Typed lines of the songs that the first
+folder has words of give a curve for words.
 
 Curves are fitted on half of the works (by their order) and judged on the others (Brier score and
 expected calibration error), then fitted on all; this is printed as a part of the card.
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.results import arguments, bundle_of, model_facts, print_table, write_result
-from benchmarks.truth import Truth, truth_of
+from benchmarks.truth import Truth, entries_in, truth_of
 from benchmarks.words import questions
 from livi_index.calibration import ONE_SIGMA, Calibration
 from livi_index.library import BOTH, SPACE, Library
@@ -214,11 +214,13 @@ def card_part(told: Mapping[str, Any], spaces: Sequence[str], from_what: str) ->
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("folders", type=Path, nargs="+", help="training material; words in the first")
+    parser.add_argument(
+        "folders", type=Path, nargs="+", help="training material; words in the first"
+    )
     parser.add_argument("--library", type=Path, help="keep the library of the folders here")
     options = parser.parse_args()
     bundle = bundle_of(options)
-    with truth_of(options.folders, bundle, options.library) as (library, truth):
+    with truth_of(entries_in(options.folders), bundle, options.library) as (library, truth):
         told = curves_of(library, truth, options.folders[0])
         spaces, n_recordings = library.generation.spaces, library.info.recordings
     what = f"estimated on synthetic singing: {n_recordings} recordings of the training split"

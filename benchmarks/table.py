@@ -95,7 +95,11 @@ def _real_words(figures: Figures) -> str:
 
 
 def _calibration(figures: Figures) -> str:
-    kinds = [figures["lyrics"]["held_out"], figures["words"]["held_out"]]
+    kinds = [
+        figures[name]["held_out"]
+        for name in ("lyrics", "harmony", "both", "words")
+        if name in figures
+    ]
     return "; ".join(f"{kind['brier']:.4f} / {kind['ece']:.3f}" for kind in kinds)
 
 
@@ -156,7 +160,8 @@ LINES = (
         "≥ 0.60 / 0.80", "words", _real_words,
     ),
     Line(
-        "probabilities on works they were not fitted on, recordings; typed lines: Brier / ECE",
+        "probabilities on works they were not fitted on, by words; harmony; both; typed lines:"
+        " Brier / ECE",
         "", "calibration", _calibration,
     ),
     Line(

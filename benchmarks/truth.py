@@ -1,0 +1,71 @@
+"""A library of several folders, and which of its recordings are versions of which.
+
+A folder is a rendered catalogue (``entries.csv``), has a list of its own (``works.csv``), or holds
+plain audio, of which every file is a recording of a work named after it. A work may have versions
+in several folders.
+"""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.sung import entries_of, list_of
+from catalogs import Entry
+from catalogs.copies import recordings
+from livi_index.build import BuildOptions, build
+from livi_index.library import Library, open_library
+from livi_index.models import Bundle
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The work of each recording of a library, by its number."""
+
+    of: dict[int, str]
+
+    def right(self, number: int, others: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of others (n,) are versions of a recording."""
+        work = self.of[number]
+        return np.array([self.of[other] == work for other in others.tolist()], np.bool_)
+
+
+def entries_in(folders: Sequence[Path]) -> list[Entry]:
+    """The recordings of some folders; what only distracts is a work of its own."""
+    found = []
+    for folder in folders:
+        for entry in entries_of(folder) if list_of(folder).exists() else _plain(folder):
+            distracts = entry.kind == "distractor"
+            work = f"none-{entry.recording_id}" if distracts else entry.work_id
+            path = entry.path.absolute()
+            found.append(Entry(entry.recording_id, work, path, "", "", entry.split, entry.kind))
+    return found
+
+
+def _plain(folder: Path) -> Iterator[Entry]:
+    for path in recordings([folder]):
+        yield Entry(path.stem, path.stem, path, "", "", "test")
+
+
+@contextmanager
+def truth_of(
+    entries: Sequence[Entry], bundle: Bundle, kept: Path | None = None
+) -> Iterator[tuple[Library, Truth]]:
+    """The library of some recordings, built where it is not there yet."""
+    with tempfile.TemporaryDirectory() as place:
+        library, listed = kept or Path(place) / "library", Path(place) / "files.csv"
+        with listed.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("path",), *((entry.path,) for entry in entries)])
+        build([], library, BuildOptions(files=listed, model=str(bundle.path)))
+        with open_library(library, model=bundle) as opened:
+            works = {entry.path: entry.work_id for entry in entries}
+            numbers = {path: opened.generation.recording_at(path) for path in works}
+            of = {number: works[path] for path, number in numbers.items() if number}
+            yield opened, Truth(of)
