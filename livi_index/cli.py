@@ -237,7 +237,9 @@ def install(
     """Install a model bundle."""
     from livi_index.install import install_model
 
-    bundle = install_model(source, replace=replace)
+    count = display.counting("MB fetched")
+    watch = count and (lambda done, total: count(done // 10**6, total // 10**6))
+    bundle = install_model(source, replace=replace, watch=watch)
     display.say(f"{bundle.card.name} {bundle.card.version} is installed in {bundle.path}")
 
 

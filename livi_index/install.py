@@ -3,16 +3,15 @@
 A source is a folder, a ``.zip`` of one, or an ``https://`` address of such a ``.zip``; nothing is
 fetched unless the user gives an address. Only ``card.json`` and the files that it lists are taken,
 each of exactly the size that it states, into a folder beside the place where the bundle will lie;
-they are verified there and then renamed, so a half installed bundle is never seen.
+they are verified there and then renamed, so a half installed bundle is never seen. A download that
+breaks off goes on where it stopped, the next time too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import tempfile
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from livi_index.downloads import Watcher, download, forget
 from livi_index.errors import BadModel
 from livi_index.models import (
     CARD,
@@ -34,19 +34,23 @@ from livi_index.models import (
 
 CARD_LIMIT_BYTES = 1 << 20
 COPY_BYTES = 1 << 20
-CONNECT_TIMEOUT_S = 30
+DOWNLOADS = ".downloads"
 
 Opener = Callable[[str], AbstractContextManager[IO[bytes]]]
 
 
-def install_model(source: str | Path, *, replace: bool = False) -> Bundle:
+def install_model(
+    source: str | Path, *, replace: bool = False, watch: Watcher | None = None
+) -> Bundle:
     """Copy a verified bundle into ``models_dir()`` under its card's name.
+
+    ``watch`` is told how many bytes of a download are here, and how many there are in all.
 
     Raises BadModel where the source is no bundle, is damaged, or its name is taken (``replace``
     allows that for installed bundles, never for those of the package).
     """
     if str(source).startswith(("http://", "https://")):
-        return _install_download(str(source), replace)
+        return _install_download(str(source), replace, watch)
     path = Path(source)
     with _opener(path) as opener:
         return _install(opener, str(source), replace)
@@ -137,19 +141,12 @@ def _open_member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
         raise BadModel(f"{archive.filename} does not hold a readable {name} ({error})") from error
 
 
-def _install_download(url: str, replace: bool) -> Bundle:
-    if not url.startswith("https://"):
-        raise BadModel(f"{url} is not safe to install from; give an https:// address")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "download.zip"
-        try:
-            with (
-                urllib.request.urlopen(url, timeout=CONNECT_TIMEOUT_S) as answer,
-                path.open("wb") as file,
-            ):
-                if not answer.geturl().startswith("https://"):
-                    raise BadModel(f"{url} leads to an address that is not https://")
-                shutil.copyfileobj(answer, file, COPY_BYTES)
-        except OSError as error:
-            raise BadModel(f"{url} cannot be fetched ({error})") from error
-        return install_model(path, replace=replace)
+def _install_download(url: str, replace: bool, watch: Watcher | None) -> Bundle:
+    part = download(url, models_dir() / DOWNLOADS, watch)
+    try:
+        bundle = install_model(part, replace=replace)
+    except BadModel as error:
+        forget(part)
+        raise BadModel(f"what {url} gives cannot be installed: {error}") from error
+    forget(part)
+    return bundle

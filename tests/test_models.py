@@ -13,12 +13,14 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from livi_index.calibration import Calibration
+from livi_index.downloads import download
 from livi_index.errors import BadModel, MissingRuntime
 from livi_index.install import install_model, remove_model
 from livi_index.models import (
@@ -304,6 +306,33 @@ def test_unknown_names_list_the_known_ones_and_paths_work(copy: Path) -> None:
         find_model("tiny")
 
 
+class PartsOfFiles(http.server.SimpleHTTPRequestHandler):
+    """Gives the rest of a file where that is asked for; of "breaks.zip" never more than a third."""
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            return super().do_GET()
+        data, tag = path.read_bytes(), f'"{path.stat().st_mtime_ns}"'
+        first = 0
+        if "Range" in self.headers and self.headers["If-Range"] == tag:
+            first = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        if first == len(data):
+            return self._begin(416, tag, 0, f"bytes */{first}")
+        self._begin(206 if first else 200, tag, len(data) - first, f"bytes {first}-/{len(data)}")
+        breaks = path.name == "breaks.zip"
+        self.wfile.write(data[first:][: len(data) // 3 if breaks else None])
+
+    def _begin(self, status: int, tag: str, length: int, place: str) -> None:
+        self.send_response(status)
+        for name, value in (("ETag", tag), ("Content-Length", length), ("Content-Range", place)):
+            self.send_header(name, str(value))
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
 @pytest.fixture
 def https_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Serves tmp_path on this machine, with a certificate made for this test."""
@@ -316,14 +345,8 @@ def https_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[st
     subprocess.run([openssl, *request.split(), *names], check=True, capture_output=True)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args, directory=str(tmp_path))
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("localhost", 0), Handler) as server:
+    handler = partial(PartsOfFiles, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("localhost", 0), handler) as server:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
         server.socket = context.wrap_socket(server.socket, server_side=True)
@@ -341,3 +364,33 @@ def test_install_from_an_address(https_server: str, tmp_path: Path, copy: Path) 
         install_model(f"{https_server}/absent.zip")
     with pytest.raises(BadModel, match="https://"):
         install_model("http://localhost/tiny.zip")
+
+
+def test_a_download_goes_on_where_it_broke(https_server: str, tmp_path: Path, copy: Path) -> None:
+    archive = zipped(tmp_path / "breaks.zip", copy)
+    seen: list[tuple[int, int]] = []
+    verify(install_model(f"{https_server}/breaks.zip", watch=lambda *now: seen.append(now)))
+    size = archive.stat().st_size
+    # Four connections, each a third: nothing came twice.
+    assert [done for done, _ in seen][-1] == size and {total for _, total in seen} == {size}
+    assert len(seen) >= 3 and sorted(done for done, _ in seen) == [done for done, _ in seen]
+    assert list((models_dir() / ".downloads").iterdir()) == []
+
+
+def test_a_download_is_kept_for_the_next_time_unless_it_changed(
+    https_server: str, tmp_path: Path, copy: Path
+) -> None:
+    whole = zipped(tmp_path / "tiny.zip", copy).read_bytes()
+    url, folder = f"{https_server}/tiny.zip", models_dir() / ".downloads"
+    part = download(url, folder)
+    assert part.read_bytes() == whole and part == download(url, folder)
+    for kept in (whole[:1000], bytes(1000)):
+        part.write_bytes(kept)
+        assert download(url, folder).read_bytes() == kept + whole[1000:]
+    with pytest.raises(BadModel, match="cannot be installed"):
+        install_model(url)
+    assert list(folder.iterdir()) == []
+    part = download(url, folder)
+    part.write_bytes(bytes(1000))
+    zipped(tmp_path / "tiny.zip", copy, prefix="other/")
+    verify(install_model(url))
