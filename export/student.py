@@ -125,7 +125,7 @@ class AttentionPooling(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, frames: Tensor, folded: Tensor | None = None) -> Tensor:
-        query = self.cls_token.expand(len(frames), -1, -1)
+        query = self.cls_token.expand(frames.shape[0], -1, -1)  # len would be a constant of a graph
         return self.norm_layer(self.attn(torch.cat([query, frames], dim=1), folded))
 
     def fold(self, n_frames: int) -> Tensor:

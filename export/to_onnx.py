@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -104,38 +104,41 @@ def never_zero(vectors: Tensor) -> Tensor:
     return unit(vectors + first * (vectors.norm(dim=1, keepdim=True) < 0.5))
 
 
-def export_graph(graph: nn.Module, example: Tensor, names: tuple[str, str], path: Path) -> None:
+def export_graph(
+    graph: nn.Module, example: Tensor, names: tuple[str, str], path: Path, opset: int = _OPSET
+) -> None:
     """Write ``graph`` as one ONNX file with float16 weights; the first axis is free."""
     second = {1: torch.export.Dim("length", min=4)} if names[0] == "characters" else {}
     program = torch.onnx.export(
         graph.eval(),
         (example,),
         dynamo=True,
-        opset_version=_OPSET,
+        opset_version=opset,
         external_data=False,
         input_names=[names[0]],
         output_names=[names[1]],
         dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)} | second,),
     )
     assert program is not None
-    save_model(program.model_proto, path)
+    save_model(program.model, path)
 
 
-def save_model(model: onnx.ModelProto, path: Path) -> None:
+def save_model(model: ir.Model, path: Path) -> None:
     """Write ``model`` with float16 weights and without notes of where it was made."""
-    model = halve_weights(model)
-    del model.metadata_props[:]
-    used = {node.domain for node in model.graph.node}
-    imports = [entry for entry in model.opset_import if entry.domain in used]
-    del model.opset_import[:]
-    model.opset_import.extend(imports)
-    for node in model.graph.node:  # the exporter notes source paths of the machine it ran on
+    halve_weights(model)
+    proto = ir.to_proto(model)
+    del proto.metadata_props[:]
+    used = {node.domain for node in proto.graph.node}
+    imports = [entry for entry in proto.opset_import if entry.domain in used]
+    del proto.opset_import[:]
+    proto.opset_import.extend(imports)
+    for node in proto.graph.node:  # the exporter notes source paths of the machine it ran on
         del node.metadata_props[:]
         node.doc_string = ""
-    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output):
         del value.metadata_props[:]
-    del model.graph.metadata_props[:]
-    onnx.save_model(model, path)
+    del proto.graph.metadata_props[:]
+    onnx.save_model(proto, path)
 
 
 class _Calibration(CalibrationDataReader):
@@ -175,7 +178,7 @@ def to_eight_bits(path: Path, windows: Tensor) -> None:
                 "CalibPercentile": 99.99,
             },
         )
-        save_model(onnx.load_model(small), path)
+        save_model(ir.from_proto(onnx.load_model(small)), path)
 
 
 def products(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
@@ -185,29 +188,33 @@ def products(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     return [n for n in found if not n.input[1].startswith("space.")]
 
 
-def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Large float32 weights become float16 followed by a Cast."""
+def halve_weights(model: ir.Model) -> None:
+    """Large float32 weights become float16 followed by a Cast, one after the other."""
     graph = model.graph
-    kept, casts = [], []
-    for weight in graph.initializer:
-        values = numpy_helper.to_array(weight)
-        small_or_exact = values.size < _HALVED_FROM or _is_exact(weight.name)
-        if values.dtype != np.float32 or small_or_exact:
-            kept.append(weight)
+    for name, weight in list(graph.initializers.items()):
+        assert weight.const_value is not None
+        if weight.dtype != ir.DataType.FLOAT or weight.const_value.size < _HALVED_FROM:
             continue
-        small = numpy_helper.from_array(values.astype(np.float16), weight.name + ".f16")
-        kept.append(small)
-        casts.append(helper.make_node("Cast", [small.name], [weight.name], to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.initializer[:], graph.node[:]
-    graph.initializer.extend(kept)
-    graph.node.extend(nodes)
-    return model
+        if _is_exact(name):
+            continue
+        values = ir.tensor(weight.const_value.numpy().astype(np.float16), name=name + ".f16")
+        small = ir.Value(
+            name=values.name,
+            type=ir.TensorType(values.dtype),
+            shape=values.shape,
+            const_value=values,
+        )
+        cast = ir.node("Cast", [small], {"to": ir.DataType.FLOAT})
+        weight.replace_all_uses_with(cast.outputs[0])
+        del graph.initializers[name]
+        graph.initializers.add(small)
+        cast.outputs[0].name = name
+        graph.insert_before(graph[0], cast)
 
 
 def _is_exact(name: str) -> bool:
-    """Signal processing and the scales of 8-bit weights keep float32."""
-    return "filters" in name or name.endswith("_scale")
+    """Signal processing, folded attention and the scales of 8-bit weights keep float32."""
+    return "filters" in name or "folded" in name or name.endswith("_scale")
 
 
 @torch.no_grad()

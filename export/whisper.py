@@ -12,14 +12,13 @@ are pinned here. Files of weights are opened as tensors only, never as a pickle 
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,6 +26,7 @@ from transformers import WhisperConfig
 from transformers.audio_utils import mel_filter_bank
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from export.hub import find
 from livi_index.audio import SAMPLE_RATE
 from livi_index.errors import BadInput, BadModel
 
@@ -105,10 +105,11 @@ class Ears(nn.Module):
         return frames.float()
 
 
-def encoder_of(state: Mapping[str, Tensor]) -> WhisperEncoder:
+def encoder_of(state: Mapping[str, Tensor], heads: int | None = None) -> WhisperEncoder:
     """The encoder whose weights these are, computing in float32; a decoder's are passed over.
 
-    Raises BadModel where one is missing, left over, or of another shape.
+    ``heads`` of attention are not told by weights: None for those of Whisper's sizes. Raises
+    BadModel where a weight is missing, left over, or of another shape.
     """
     found = {
         key.partition(_ENCODER)[2]: value.float()
@@ -116,21 +117,21 @@ def encoder_of(state: Mapping[str, Tensor]) -> WhisperEncoder:
         if key.startswith((_ENCODER, "model." + _ENCODER))
     }
     try:
-        encoder = WhisperEncoder(config_of(found))
+        encoder = WhisperEncoder(config_of(found, heads))
         encoder.load_state_dict(found)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, ZeroDivisionError, RuntimeError) as error:
         raise BadModel(f"these are not the weights of a Whisper encoder: {error}") from error
     return encoder.eval().requires_grad_(False)
 
 
-def config_of(state: Mapping[str, Tensor]) -> WhisperConfig:
+def config_of(state: Mapping[str, Tensor], heads: int | None = None) -> WhisperConfig:
     """The sizes of an encoder, from its weights."""
     width, n_mels = state["conv1.weight"].shape[:2]
     return WhisperConfig(
         num_mel_bins=n_mels,
         d_model=width,
         encoder_layers=1 + max(int(k.split(".")[1]) for k in state if k.startswith("layers.")),
-        encoder_attention_heads=width // HEAD_DIM,
+        encoder_attention_heads=heads or width // HEAD_DIM,
         encoder_ffn_dim=len(state["layers.0.fc1.weight"]),
         decoder_layers=1,
         dtype=torch.float32,
@@ -139,41 +140,41 @@ def config_of(state: Mapping[str, Tensor]) -> WhisperConfig:
 
 
 def load_encoder(source: str) -> WhisperEncoder:
-    """The encoder of a file, of a folder with ``model.safetensors``, or of a pinned name.
+    """The encoder of a file or folder of weights, or of a name on the hub.
 
-    Raises BadInput for a name that is not known or cannot be fetched, BadModel for other weights.
+    Raises BadInput for what is not there or cannot be fetched, BadModel for other weights.
     """
-    return encoder_of(read_encoder(weights_file(source)))
+    path = weights_file(source)
+    return encoder_of(read_encoder(path), n_heads(path.parent))
 
 
 def weights_file(source: str) -> Path:
-    """Where the weights are; a pinned name is fetched, once, and compared with its digest."""
-    path = Path(source)
-    if path.is_dir():
-        path = path / WEIGHTS
-    if path.is_file():
-        return path
-    if source not in PINS:
-        known = ", ".join(PINS)
-        raise BadInput(
-            f"{path} is no file of weights; give a folder with {WEIGHTS}, such a file, or {known}"
-        )
-    return _fetched(source, PINS[source])
-
-
-def _fetched(name: str, pin: Pin) -> Path:
-    try:
-        path = Path(hf_hub_download(name, WEIGHTS, revision=pin.revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise BadInput(
-            f"{name} cannot be fetched from the hub ({type(error).__name__}); where there is no "
-            f"network, bring its {WEIGHTS} of revision {pin.revision[:8]} and give --whisper PATH"
-        ) from error
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != pin.sha256:
-        raise BadModel(f"{path} is not the {WEIGHTS} of {name} that is pinned; delete it")
+    """Where the weights are. Those of a name in ``PINS`` can only be those that are pinned."""
+    if Path(source).is_file():
+        return Path(source)
+    pin = PINS.get(source)
+    folder = find(f"{source}@{pin.revision}" if pin else source, "--whisper").path
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise BadInput(f"{folder} has no {WEIGHTS}; give --whisper a folder that has, or the file")
+    if pin and digest_of(path) != pin.sha256:
+        raise BadModel(f"{path} is not the {WEIGHTS} of {source} that is pinned; delete it")
     return path
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def n_heads(folder: Path) -> int | None:
+    """Of attention, as a configuration beside the weights says; None where there is none."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return None
+    found = json.loads(path.read_bytes()).get("encoder_attention_heads")
+    return int(found) if found else None
 
 
 def read_encoder(path: Path) -> dict[str, Tensor]:

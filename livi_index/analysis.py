@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from livi_index.encoders import BATCH_WINDOWS, AudioEncoder, pool
+from livi_index.encoders import AudioEncoder, pool
 from livi_index.models import Bundle, Space
 from livi_index.pipeline import Clock
 from livi_index.planning import Job
@@ -104,7 +104,7 @@ class Analyst:
             else:
                 yield self._instrumental(item, done, vocalness(probabilities))
             del item
-            while sum(sung.n_left for sung in waiting) >= BATCH_WINDOWS:
+            while waiting and sum(sung.n_left for sung in waiting) >= self._encoder.batch:
                 yield from self._encode(waiting)
         while waiting:
             yield from self._encode(waiting)
@@ -116,8 +116,9 @@ class Analyst:
         if not pieces:
             return plain
         with self._clock.time("whole"):
-            batches = cut_batches(track.audio.samples, pieces, space.window_s, BATCH_WINDOWS)
-            vectors = self._other_encoders[space.name].encode_each(batches)
+            encoder = self._other_encoders[space.name]
+            batches = cut_batches(track.audio.samples, pieces, space.window_s, encoder.batch)
+            vectors = encoder.encode_each(batches)
         return replace(
             plain,
             vector=pool(vectors),
@@ -131,7 +132,7 @@ class Analyst:
     def _encode(self, waiting: deque[_Sung]) -> Iterator[Analysed]:
         """Encode one batch of what waits longest; yields what is complete by that."""
         parts: list[tuple[_Sung, int]] = []
-        room = BATCH_WINDOWS
+        room = self._encoder.batch
         for sung in waiting:
             parts.append((sung, min(room, sung.n_left)))
             room -= parts[-1][1]

@@ -22,9 +22,10 @@ import numpy.typing as npt
 
 from livi_index.audio import SAMPLE_RATE
 from livi_index.errors import BadInput, BadModel
-from livi_index.models import Bundle, Device, Session
+from livi_index.models import CUDA, Bundle, Device, Session, Space, may_run_on_cuda
 
 BATCH_WINDOWS = 4
+CUDA_BATCH_WINDOWS = 32  # fewer leave most of a GPU without work
 BATCH_CLIPS = 1  # a processor reads two no faster, and gives back twice the memory
 KEPT_CLIPS = 64
 BATCH_TEXTS = 16
@@ -66,13 +67,14 @@ class AudioEncoder:
         self.dim = spec.dim
         self.window_s = spec.window_s
         self.window = round(spec.window_s * SAMPLE_RATE)
-        self._session = bundle.open(spec.encoder, threads=threads, device=device)
+        self._session = _open_encoder(bundle, spec, threads, device)
         self.clip_s = spec.clips.clip_s if spec.clips else None
         self._reader = None
         if spec.clips:
             session = bundle.open(spec.clips.file, threads=threads, device=device)
             self._reader = _ClipReader(session, round(spec.clips.clip_s * SAMPLE_RATE))
         self.provider = self._session.provider
+        self.batch = CUDA_BATCH_WINDOWS if self.provider == CUDA else BATCH_WINDOWS
 
     def encode(self, windows: FloatArray) -> FloatArray:
         """(N, window) float32 mono 16 kHz samples → (N, dim) unit float32, N may be 0.
@@ -94,7 +96,15 @@ class AudioEncoder:
             return Encoded(np.zeros((0, self.dim), np.float32), None)
         guesses = self._reader.read(windows) if self._reader else None
         rows = windows if guesses is None else guesses.reshape(len(windows), -1)
-        return Encoded(_checked(self._session.run(rows, BATCH_WINDOWS), self.dim), guesses)
+        return Encoded(_checked(self._session.run(rows, self.batch), self.dim), guesses)
+
+
+def _open_encoder(bundle: Bundle, spec: Space, threads: int | None, device: Device) -> Session:
+    if spec.cuda_encoder and may_run_on_cuda(device):
+        session = bundle.open(spec.cuda_encoder, threads=threads, device=device)
+        if session.provider == CUDA:
+            return session
+    return bundle.open(spec.encoder, threads=threads, device=device)
 
 
 class _ClipReader:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from livi_index.answers import QueryInfo, Span
 from livi_index.audio import SAMPLE_RATE, Audio, FloatArray, decode
-from livi_index.encoders import BATCH_WINDOWS, AudioEncoder
+from livi_index.encoders import AudioEncoder
 from livi_index.errors import BadInput, NoSinging
 from livi_index.models import Bundle, Space
 from livi_index.ranking import Heard
@@ -111,8 +111,9 @@ class Ear:
         pieces = over_all(audio.samples, space.window_s, space.hop_s)
         if not pieces:
             return None
-        batches = cut_batches(audio.samples, pieces, space.window_s, BATCH_WINDOWS)
-        vectors = self._encoders[space.name].encode_each(batches)
+        encoder = self._encoders[space.name]
+        batches = cut_batches(audio.samples, pieces, space.window_s, encoder.batch)
+        vectors = encoder.encode_each(batches)
         return Heard(vectors, *_times(pieces), np.ones(len(pieces), np.float32))
 
     def _encoded(
@@ -120,7 +121,7 @@ class Ear:
     ) -> tuple[FloatArray, Transcript | None]:
         """The vectors (n, D) of segments, and what was read of all of them."""
         encoder = self._encoder
-        batches = cut_batches(samples, pieces, encoder.window_s, BATCH_WINDOWS)
+        batches = cut_batches(samples, pieces, encoder.window_s, encoder.batch)
         parts = [encoder.read(windows) for windows in batches]
         vectors = np.concatenate([part.vectors for part in parts])
         return vectors, transcribed([part.guesses for part in parts], pieces, encoder.clip_s)

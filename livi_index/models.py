@@ -39,6 +39,8 @@ DEFAULT_MODEL = "livi-mini"
 # ONNX's own operators (two spellings) and onnxruntime's: both need no library of the bundle's.
 TRUSTED_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 
+CUDA = "CUDAExecutionProvider"
+
 Device = Literal["auto", "cpu", "cuda"]
 Source = Literal["bundled", "installed", "local"]
 FloatArray = npt.NDArray[np.float32]
@@ -86,7 +88,8 @@ class Space:
     """One kind of vector that a bundle makes: ``dim`` numbers for ``window_s`` seconds of audio.
 
     Windows are segments of singing; where there is a ``hop_s``, they lie over the whole recording,
-    whether somebody sings or not, one every so many seconds.
+    whether somebody sings or not, one every so many seconds. ``cuda_encoder`` is the same encoder
+    in float16, taken where CUDA runs it; "" where there is none.
     """
 
     name: str
@@ -95,6 +98,7 @@ class Space:
     dim: int
     pooling: Literal["mean"] = "mean"
     hop_s: float = 0.0
+    cuda_encoder: str = ""
     clips: ClipsSpec | None = None
     text: TextSpec | None = None
 
@@ -171,7 +175,7 @@ class Session:
         self.threads = threads
         # With the arena kept between runs, one batch of eight costs a gigabyte for good.
         self._options = runtime.RunOptions()
-        place = "gpu:0" if self.provider == "CUDAExecutionProvider" else "cpu:0"
+        place = "gpu:0" if self.provider == CUDA else "cpu:0"
         self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", place)
 
     def run(self, rows: npt.NDArray[Any], batch: int) -> npt.NDArray[Any]:
@@ -325,12 +329,17 @@ def open_session(path: Path, *, threads: int | None = None, device: Device = "au
     except _load_errors(runtime) as error:
         raise BadModel(f"{path} cannot be opened by onnxruntime: {error}") from error
     session = Session(runtime, opened, threads)
-    if device == "cuda" and session.provider != "CUDAExecutionProvider":
+    if device == "cuda" and session.provider != CUDA:
         raise MissingRuntime(
             "CUDA was asked for but onnxruntime runs on the processor: install livi-index[gpu] "
             "in place of livi-index[cpu], with a driver for its CUDA version, or use device cpu"
         )
     return session
+
+
+def may_run_on_cuda(device: Device) -> bool:
+    """Whether it is worth trying; what a session reports in the end is what runs."""
+    return len(_providers(_import_runtime(), device)) > 1
 
 
 def _import_runtime() -> Any:
@@ -376,11 +385,15 @@ def _session_options(runtime: Any, threads: int) -> Any:
 
 
 def _providers(runtime: Any, device: Device) -> list[Any]:
-    if device == "cpu" or "CUDAExecutionProvider" not in runtime.get_available_providers():
+    if device == "cpu" or CUDA not in runtime.get_available_providers():
         return ["CPUExecutionProvider"]
     runtime.preload_dlls()
-    cuda = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
-    return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
+    cuda = {
+        "arena_extend_strategy": "kSameAsRequested",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "use_tf32": "0",  # ten bits are too few for a spectrum; what may be short is float16
+    }
+    return [(CUDA, cuda), "CPUExecutionProvider"]
 
 
 def _build_card(data: dict[str, Any], where: str) -> ModelCard:
@@ -428,6 +441,7 @@ def _build(cls: type[T], data: Mapping[str, Any], where: str, **parts: Any) -> T
 
 def _check_card(card: ModelCard, where: str) -> None:
     used = [card.vocals.file] + [space.encoder for space in card.spaces]
+    used += [space.cuda_encoder for space in card.spaces if space.cuda_encoder]
     used += [space.text.file for space in card.spaces if space.text]
     clips = [space.clips for space in card.spaces if space.clips]
     used += [name for spec in clips for name in (spec.file, spec.alignment) if name]

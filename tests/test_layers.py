@@ -12,7 +12,16 @@ ROOT = Path(__file__).parent.parent
 # A module imports only from lines above its own; modules of one line do not import each other.
 LAYERS = (
     ("errors",),
-    ("text", "containers", "transcripts", "answers", "guard", "settings", "calibration"),
+    (
+        "text",
+        "containers",
+        "transcripts",
+        "answers",
+        "guard",
+        "settings",
+        "calibration",
+        "downloads",
+    ),
     ("records", "schema"),
     ("database",),
     ("audio", "scan", "metrics", "models", "store", "vectors", "pipeline"),
@@ -76,7 +85,8 @@ NARROW = {
         "vectors",
         "shards",
     },
-    "install": {"errors", "models"},
+    "downloads": {"errors"},
+    "install": {"errors", "models", "downloads"},
     "publishing": {
         "errors",
         "transcripts",

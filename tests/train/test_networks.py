@@ -17,6 +17,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from transformers import WhisperConfig  # noqa: E402
+from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa: E402
+
 from benchmarks.baselines import conformer, cqtnet, frontend, resnet, whisper  # noqa: E402
 from benchmarks.baselines.layers import NetworkSystem  # noqa: E402
 from benchmarks.baselines.weights import State  # noqa: E402
@@ -194,8 +197,12 @@ def test_whole_tracks_lose_nothing_by_coming_from_16_khz() -> None:
 
 
 def test_large_v3_turbo_has_the_published_size() -> None:
+    config = WhisperConfig(
+        num_mel_bins=128, d_model=1280, encoder_layers=32, encoder_attention_heads=20,
+        encoder_ffn_dim=5120,
+    )  # fmt: skip
     with torch.device("meta"):
-        encoder = whisper.Encoder(n_mels=128, dim=1280, hidden=5120, n_layers=32)
+        encoder = WhisperEncoder(config)
     assert sum(parameter.numel() for parameter in encoder.parameters()) == 636_968_960
     assert len(encoder.state_dict()) == 487
 
@@ -211,7 +218,11 @@ WHISPER_NORMS = [11.175000, 10.983204]
 
 def whisper_state(prefix: str = "model.encoder.") -> dict[str, torch.Tensor]:
     """Two layers of 128 dimensions, by a closed formula of the names."""
-    empty = whisper.Encoder(n_mels=128, dim=128, hidden=256, n_layers=2)
+    config = WhisperConfig(
+        num_mel_bins=128, d_model=128, encoder_layers=2, encoder_attention_heads=2,
+        encoder_ffn_dim=256,
+    )  # fmt: skip
+    empty = WhisperEncoder(config)
     state = {}
     for name, tensor in empty.state_dict().items():
         key, shape = f"model.encoder.{name}", tuple(tensor.shape)

@@ -1,0 +1,249 @@
+"""The paper's encoder at full size, timed: ``python -m benchmarks.gpu [--songs FOLDER]``
+
+Random weights of the sizes of whisper-large-v3-turbo and of the authors' head: speed does not ask
+what weights say. In one run, on one GPU:
+
+- the ceiling: the product of two float16 matrices;
+- the published way: transformers' log-mel on the processor, one recording of eight windows a batch,
+  the encoder in torch under float16 autocast, the head in float32 as it is written;
+- ours: the graph of a bundle by ONNX Runtime, windows of many recordings in a batch. Where this
+  onnxruntime has no CUDA, the same network in torch, float16 and folded, and the result says so;
+- with ``--songs``, a whole ``livi-index build`` of that folder.
+
+``--device cpu`` times torch and our graph on one processor, one window after the other, in seconds
+of processor time, and how far the graph is from torch.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from benchmarks.results import arguments, print_table, write_result
+from livi_index.audio import SAMPLE_RATE
+from livi_index.models import DEFAULT_MODEL, find_model, may_run_on_cuda, open_session
+
+WINDOWS_A_TRACK = 8  # of a song of four minutes
+BATCH = 32
+MATRIX = 8192
+N_FRAMES = 1500
+
+# What needs torch is imported inside functions only, its classes too.
+Student: TypeAlias = Any
+Tensor: TypeAlias = Any
+
+
+def gflop(width: int, layers: int, n_mels: int = 128) -> float:
+    """Of a window of 30 s, two for each multiplication: convolutions, products, attention."""
+    stem = 2 * 3 * width * N_FRAMES * (2 * n_mels + width)
+    products = 2 * N_FRAMES * width * (4 * width + 2 * 4 * width)
+    attention = 2 * 2 * N_FRAMES**2 * width
+    return (stem + layers * (products + attention)) / 1e9
+
+
+def random_student(width: int, layers: int) -> Student:
+    """Of the sizes of Whisper's and of the authors', with weights under which windows differ."""
+    import torch
+    from transformers import WhisperConfig
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    from export.student import Head, HeadOptions, Student
+    from export.whisper import HEAD_DIM, Ears
+
+    torch.manual_seed(0)
+    config = WhisperConfig(
+        num_mel_bins=128, d_model=width, encoder_layers=layers, encoder_ffn_dim=4 * width,
+        encoder_attention_heads=width // HEAD_DIM, decoder_layers=1, dtype=torch.float32,
+    )  # fmt: skip
+    head = Head(HeadOptions(width=width))
+    for gamma in (head.pooling.attn.gamma_1, head.pooling.attn.gamma_2):
+        torch.nn.init.ones_(gamma)
+    return Student(Ears(WhisperEncoder(config)), head).eval()
+
+
+def rate(run: Callable[[], None], n: int, seconds: float) -> float:
+    """How many of ``n`` a call are done in a second, after one call that does not count."""
+    run()
+    started, calls = time.perf_counter(), 0
+    while (passed := time.perf_counter() - started) < seconds or calls == 0:
+        run()
+        calls += 1
+    return calls * n / passed if passed else 0.0
+
+
+def ceiling_tflops(seconds: float) -> float:
+    """Of float16 products on this GPU."""
+    import torch
+
+    a, b = (torch.randn(MATRIX, MATRIX, device="cuda", dtype=torch.float16) for _ in range(2))
+
+    def products() -> None:
+        for _ in range(10):
+            a @ b
+        torch.cuda.synchronize()
+
+    return rate(products, 10, seconds) * 2 * MATRIX**3 / 1e12
+
+
+def published_way(student: Student, windows: Tensor, seconds: float) -> float:
+    """Windows a second, one recording a batch."""
+    import torch
+    from transformers import WhisperFeatureExtractor
+
+    extractor = WhisperFeatureExtractor(feature_size=128)
+    encoder, head = student.ears.encoder.cuda(), student.head.cuda()
+    track = [window.numpy() for window in windows[:WINDOWS_A_TRACK]]
+
+    @torch.no_grad()
+    def run() -> None:
+        mels = extractor(track, sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        with torch.autocast("cuda", torch.float16):
+            frames = encoder(mels["input_features"].cuda()).last_hidden_state
+        head(frames.float()).cpu()
+
+    return rate(run, len(track), seconds)
+
+
+def ours_in_torch(student: Student, windows: Tensor, seconds: float) -> float:
+    """Windows a second of the network that a bundle holds, without ONNX Runtime."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False  # as in our graph
+    folded = student.cuda().fold()
+    folded.ears.encoder.half()
+
+    @torch.no_grad()
+    def run() -> None:
+        folded(windows.cuda()).cpu()
+
+    return rate(run, len(windows), seconds)
+
+
+def ours_in_a_graph(student: Student, windows: Tensor, seconds: float) -> float:
+    """Windows a second of the float16 graph."""
+    from export.livi import OPSET
+    from export.to_onnx import export_graph
+
+    folded = student.cpu().fold()
+    folded.ears.encoder.half()
+    rows = windows.numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "audio.fp16.onnx"
+        export_graph(folded, windows[:2], ("samples", "vectors"), path, OPSET)
+        session = open_session(path, device="cuda")
+        return rate(lambda: session.run(rows, BATCH), len(rows), seconds)
+
+
+def whole_build(student: Student, songs: Path) -> dict[str, Any]:
+    """Seconds of a build of a folder with a bundle of this student, and its report."""
+    from export.livi import SONGS, build_bundle
+    from export.to_onnx import window_of
+
+    windows = np.stack([window_of(song) for song in SONGS[:2]])
+    with tempfile.TemporaryDirectory() as folder:
+        bundle, library = Path(folder) / "random", Path(folder) / "library"
+        build_bundle(bundle, student.cpu().float(), windows, find_model(DEFAULT_MODEL))
+        command = [sys.executable, "-m", "livi_index", "build", songs, "--model", bundle]
+        command += ["--library", library, "--json"]
+        started = time.perf_counter()
+        done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
+        return {"seconds": time.perf_counter() - started, "report": json.loads(done.stdout)}
+
+
+def on_gpu(options: Namespace) -> dict[str, Any]:
+    """All figures of a GPU; leaves the program where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        sys.exit("no CUDA device is here, so nothing was measured; --device cpu times a processor")
+    windows = 0.1 * torch.randn(BATCH, 30 * SAMPLE_RATE)
+    student = random_student(options.width, options.layers)
+    figures: dict[str, Any] = {
+        "gpu": torch.cuda.get_device_name(),
+        "gflop_a_window": gflop(options.width, options.layers),
+        "ceiling_tflops": ceiling_tflops(options.seconds),
+        "published_windows_per_s": published_way(student, windows, options.seconds),
+        "ours_in": "ONNX Runtime" if may_run_on_cuda("auto") else "torch: no CUDA in onnxruntime",
+    }
+    ours = ours_in_a_graph if may_run_on_cuda("auto") else ours_in_torch
+    figures["ours_windows_per_s"] = ours(student, windows, options.seconds)
+    if options.songs and may_run_on_cuda("auto"):
+        figures["build"] = whole_build(random_student(options.width, options.layers), options.songs)
+    return figures | judged(figures)
+
+
+def judged(figures: dict[str, Any]) -> dict[str, float]:
+    """What the figures say together: share of the ceiling, and how much faster than published."""
+    tflops = figures["ours_windows_per_s"] * figures["gflop_a_window"] / 1e3
+    return {
+        "ours_tflops": tflops,
+        "share_of_ceiling": tflops / figures["ceiling_tflops"],
+        "times_published": figures["ours_windows_per_s"] / figures["published_windows_per_s"],
+    }
+
+
+def on_processor(options: Namespace) -> dict[str, Any]:
+    """Seconds of processor time a window, in torch and in our graph, one thread each."""
+    import torch
+
+    from export.gate import check, reference_of
+    from export.livi import OPSET, SONGS
+    from export.to_onnx import export_graph, window_of
+
+    torch.set_num_threads(1)
+    student = random_student(options.width, options.layers)
+    windows = np.stack([window_of(song) for song in SONGS[:2]])
+    started = time.process_time()
+    reference = reference_of(student, windows)
+    torch_s = (time.process_time() - started) / len(windows)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "audio.onnx"
+        export_graph(student.fold(), torch.from_numpy(windows), ("samples", "vectors"), path, OPSET)
+        del student
+        session = open_session(path, threads=1, device="cpu")
+        started = time.process_time()
+        session.run(windows, 1)
+        graph_s = (time.process_time() - started) / len(windows)
+        del session
+        parity = check(path, reference, "fp32")
+        size = path.stat().st_size
+    return {
+        "gflop_a_window": gflop(options.width, options.layers),
+        "torch_s": torch_s,
+        "graph_s": graph_s,
+        "error": parity.error,
+        "batch_change": parity.batch_change,
+        "median_distance": parity.median_distance,
+        "file_bytes": size,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--width", type=int, default=1280, help="channels of the encoder")
+    parser.add_argument("--layers", type=int, default=32, help="of the encoder")
+    parser.add_argument("--seconds", type=float, default=20.0, help="for each figure of a GPU")
+    parser.add_argument("--songs", type=Path, help="a folder to build a library of")
+    options = parser.parse_args()
+    figures = on_gpu(options) if options.device == "cuda" else on_processor(options)
+    name = "gpu" if options.device == "cuda" else "encoder"
+    print_table(
+        [key, value if isinstance(value, float) else str(value)] for key, value in figures.items()
+    )
+    write_result(name, figures, options.out, program="gpu")
+
+
+if __name__ == "__main__":
+    main()
