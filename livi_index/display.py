@@ -348,6 +348,9 @@ def _status_lines(status: Status) -> Iterator[str]:
     yield f"  cut short   {status.truncated:,}"
     for space, n in list(status.spaces.items())[1:]:
         yield f"  by {space:<8} {n:,} can be found"
+    command = f"livi-index build{_library_flag(status.library)}"
+    for space in status.lacking:
+        yield f"  by {space:<8} none yet: {command} fills it in"
     yield f"failures      {sum(status.failures.values()):,}"
     for code, n in status.failures.items():
         yield f"  {code:<11} {n:,}"

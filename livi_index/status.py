@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from livi_index.build import LAST_RUN
-from livi_index.errors import LibraryNotFound
-from livi_index.generations import Generation, current, generations
+from livi_index.errors import BadModel, LibraryNotFound
+from livi_index.generations import Generation, Manifest, current, generations
+from livi_index.keeping import at_hand
 from livi_index.library import default_library
 from livi_index.moving import Move, read_note
 from livi_index.planning import in_quarantine
@@ -50,6 +51,7 @@ class Status:
     truncated: int
     segments: int
     spaces: Mapping[str, int]  # recordings that can be found in each
+    lacking: tuple[str, ...]  # spaces that the model has come with since; a build fills them in
     failures: Mapping[str, int]  # by code
     bytes_on_disk: int
     index_bytes: int
@@ -90,6 +92,7 @@ def read_status(library: str | Path | None = None) -> Status:
             published_at=manifest.created_at,
             **{name: generation.counts[name] for name in names},
             spaces={space.name: space.recordings for space in manifest.spaces},
+            lacking=_lacking(place, manifest),
             failures=dict(by_code),
             bytes_on_disk=bytes_below(place),
             index_bytes=sum(f.size for f in manifest.files if f.name.endswith(".usearch")),
@@ -146,6 +149,14 @@ def bytes_below(place: Path) -> int:
                 continue  # a build cleans up meanwhile
             sizes[status.st_dev, status.st_ino] = status.st_size
     return sum(sizes.values())
+
+
+def _lacking(place: Path, manifest: Manifest) -> tuple[str, ...]:
+    try:
+        names = at_hand(place, manifest.model_id).card.space_names
+    except BadModel:
+        return ()  # what answers then is told by what asks
+    return tuple(name for name in names if name not in {s.name for s in manifest.spaces})
 
 
 def _folders(generation: Generation) -> tuple[str, ...]:

@@ -179,7 +179,10 @@ def test_a_library_without_harmony_answers_and_says_so(place, old):
     arrive(old)
     with open_library(old) as library, pytest.raises(BadInput, match="no space 'harmony'"):
         library.query(place / "asked" / "piece-5.wav", space="harmony")
-    assert read_status(old).spaces == {"lyrics": 4}
+    status = read_status(old)
+    assert (status.spaces, status.lacking) == ({"lyrics": 4}, ("harmony",))
+    told = livi("status", library=old, LIVI_MODELS=str(old.parent / "models")).stdout
+    assert "by harmony  none yet: livi-index build" in told
 
 
 def test_a_build_fills_in_what_the_model_has_come_with(place, old):
@@ -194,7 +197,8 @@ def test_a_build_fills_in_what_the_model_has_come_with(place, old):
         assert np.array_equal(store.segments(model_id, "lyrics"), segments)
         assert len(store.analysed(model_id, "harmony")) == 8
     assert check(old, read_percent=100).problems == ()
-    assert read_status(old).spaces == {"lyrics": 4, "harmony": 7}
+    status = read_status(old)
+    assert (status.spaces, status.lacking) == ({"lyrics": 4, "harmony": 7}, ())
     with open_library(old) as library:
         assert stem(library.query(place / "asked" / "piece-5.wav").hits[0]) == "piece-5"
     assert len(before) == len(contents(old))
