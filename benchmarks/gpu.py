@@ -65,10 +65,17 @@ def random_student(width: int, layers: int) -> Student:
         num_mel_bins=128, d_model=width, encoder_layers=layers, encoder_ffn_dim=4 * width,
         encoder_attention_heads=width // HEAD_DIM, decoder_layers=1, dtype=torch.float32,
     )  # fmt: skip
-    head = Head(HeadOptions(width=width))
-    for gamma in (head.pooling.attn.gamma_1, head.pooling.attn.gamma_2):
-        torch.nn.init.ones_(gamma)
-    return Student(Ears(WhisperEncoder(config)), head).eval()
+    student = Student(Ears(WhisperEncoder(config)), Head(HeadOptions(width=width))).eval()
+    with torch.no_grad():
+        for name, weight in student.named_parameters():
+            if "gamma" in name:
+                weight.fill_(1.0)
+            elif weight.ndim > 1 and "embed" not in name and "cls" not in name:
+                # Rows without a mean: else what is positive everywhere outweighs the rest.
+                rows = torch.randn_like(weight).flatten(1)
+                rows = (rows - rows.mean(dim=1, keepdim=True)) / rows.shape[1] ** 0.5
+                weight.copy_(rows.view_as(weight))
+    return student
 
 
 def rate(run: Callable[[], None], n: int, seconds: float) -> float:
@@ -212,8 +219,8 @@ def on_processor(options: Namespace) -> dict[str, Any]:
         del student
         session = open_session(path, threads=1, device="cpu")
         started = time.process_time()
-        session.run(windows, 1)
-        graph_s = (time.process_time() - started) / len(windows)
+        session.run(windows[:1], 1)
+        graph_s = time.process_time() - started
         del session
         parity = check(path, reference, "fp32")
         size = path.stat().st_size

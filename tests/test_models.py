@@ -21,12 +21,14 @@ import pytest
 
 from livi_index.calibration import Calibration
 from livi_index.downloads import download
+from livi_index.encoders import AudioEncoder
 from livi_index.errors import BadModel, MissingRuntime
 from livi_index.install import install_model, remove_model
 from livi_index.models import (
     available_models,
     check_graph,
     find_model,
+    may_run_on_cuda,
     models_dir,
     open_bundle,
     open_session,
@@ -202,6 +204,22 @@ def test_what_onnxruntime_cannot_load_is_a_clear_error(tmp_path: Path) -> None:
         open_session(path, threads=1)
     with pytest.raises(BadModel, match="cannot be opened by onnxruntime"):
         open_session(tmp_path / "absent.onnx", threads=1)
+
+
+def test_a_graph_for_cuda_is_left_alone_on_a_processor(copy: Path) -> None:
+    card = json.loads((copy / "card.json").read_text())
+    space = card["spaces"][0] | {"cuda_encoder": "audio.fp16.onnx"}
+    with pytest.raises(BadModel, match=r"audio\.fp16\.onnx"):
+        open_bundle(change_card(copy, spaces=[space]))
+    shutil.copy(copy / "card.json", copy / "audio.fp16.onnx")  # nothing that could be opened
+    files = card["files"] | {"audio.fp16.onnx": {"sha256": "0" * 64, "size": 1}}
+    bundle = open_bundle(change_card(copy, files=files))
+    if may_run_on_cuda("auto"):
+        pytest.skip("onnxruntime-gpu is installed here")
+    encoder = AudioEncoder(bundle)
+    assert encoder.provider == "CPUExecutionProvider" and encoder.batch == 4
+    with pytest.raises(BadModel, match="damaged"):
+        verify(bundle)
 
 
 def test_cuda_that_is_not_there_is_never_a_silent_cpu() -> None:

@@ -20,6 +20,7 @@ from safetensors.torch import save_file  # noqa: E402
 from transformers import WhisperConfig, WhisperFeatureExtractor  # noqa: E402
 from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa: E402
 
+from benchmarks.gpu import gflop  # noqa: E402
 from export.gate import MAX_ERROR, NotOnPar, check, reference_of  # noqa: E402
 from export.livi import FILES, LICENCE, OPSET, SONGS, model_id  # noqa: E402
 from export.student import Head, HeadOptions, Student, load_head  # noqa: E402
@@ -196,3 +197,13 @@ def test_what_cannot_be_done_is_one_sentence(
     assert "model.safetensors" in refused(*head, *out, "--whisper", tmp_path)
     assert "exists already" in refused(*head, "--out", made[0], "--whisper", weights)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_full_size_is_counted_and_a_missing_gpu_is_said(tmp_path: Path) -> None:
+    assert gflop(1280, 32) == pytest.approx(2274, rel=1e-3)
+    assert gflop(384, 4, n_mels=80) == pytest.approx(36.9, rel=2e-3)
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    done = run("benchmarks.gpu", "--out", tmp_path)
+    assert done.returncode == 1 and "no CUDA device is here" in done.stderr
+    assert list(tmp_path.iterdir()) == []
