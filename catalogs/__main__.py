@@ -6,7 +6,8 @@ tells where a data set comes from. ``render`` writes sung covers as audio files;
 what they would be, without a sound, and prints its sha256; ``backings`` renders accompaniments for
 training; ``demo`` writes the small original catalogue that is part of this repository.
 ``instrumentals`` and ``softer`` render other recordings of the works of a rendered folder,
-``altered`` and ``halves`` make copies of recordings that one has.
+``lyrics`` says when its lines are sung, ``altered`` and ``halves`` make copies of recordings that
+one has.
 """
 
 from __future__ import annotations
@@ -125,6 +126,21 @@ def halves(arguments: argparse.Namespace) -> None:
     write_entries(arguments.out / "entries.csv", write(arguments.sources, arguments.out))
 
 
+def lyrics(arguments: argparse.Namespace) -> None:
+    """Write what is sung in a folder that was rendered, line by line with times, as LRC files."""
+    from catalogs.originals import demo_rows
+    from catalogs.sung import lrc_of
+    from catalogs.variants import read_rows
+
+    made = (arguments.folder / "manifest.jsonl").exists()
+    rows = read_rows(arguments.folder) if made else demo_rows()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for row in rows:
+        if row.kind == "sung":
+            path = arguments.out / f"{row.recording_id}.lrc"
+            path.write_text(lrc_of(row), encoding="utf-8")
+
+
 def demo(arguments: argparse.Namespace) -> None:
     """Write the demo catalogue."""
     from catalogs.originals import write_demo
@@ -194,6 +210,10 @@ def _add_others(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         if run is softer:
             command.add_argument("--voice-db", type=float, required=True, help="over the backing")
             command.add_argument("--versions", type=int, default=1, help="of each work")
+    command = commands.add_parser("lyrics", help=lyrics.__doc__)
+    command.add_argument("folder", type=Path, help="rendered, or catalogs/demo")
+    command.add_argument("out", type=Path)
+    command.set_defaults(run=lyrics)
     for run in (altered, halves):
         command = commands.add_parser(run.__name__, help=run.__doc__)
         command.add_argument("sources", type=Path, nargs="+", help="files and folders")

@@ -60,6 +60,21 @@ def band_of(row: Row) -> Band:
     return pick_band(row.band_seed, row.split, lead=row.backing == "lead")
 
 
+def lrc_of(row: Row) -> str:
+    """When each line of ``row`` is sung, in the LRC format; a line without words ends another."""
+    score = score_of(row)
+    lines: dict[float, str] = {}
+    for phrase in score.phrases:  # where two meet, the end of one is the start of the next
+        lines[float(phrase.onsets[0]) * score.slot_s] = phrase.text
+        lines.setdefault(phrase.end * score.slot_s, "")
+    return "".join(f"{_stamp(at)}{lines[at]}\n" for at in sorted(lines))
+
+
+def _stamp(seconds: float) -> str:
+    minutes, hundredths = divmod(round(100 * seconds), 6000)
+    return f"[{minutes:02}:{hundredths // 100:02}.{hundredths % 100:02}]"
+
+
 def render_stems(row: Row, data: str | Path | None = None) -> Stems:
     """Voice, in its room, and backing of ``row``, both (T,) and not yet balanced.
 

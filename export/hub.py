@@ -81,6 +81,8 @@ def loaded(kind: Any, folder: Path, name: str, *, other: str = "", **options: An
     if is_model:
         # By default transformers takes the type that the file happens to have.
         options |= {"dtype": torch.float32, "output_loading_info": True}
+    if kind.__name__.startswith("Auto"):
+        options["trust_remote_code"] = False  # said, else a terminal is asked
     try:
         found = kind.from_pretrained(folder, local_files_only=True, **options)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:

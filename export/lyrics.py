@@ -80,21 +80,6 @@ def read_lyrics(text: str, kind: Kind, source: str) -> Lyrics | None:
     return Lyrics(kind, source, (), plain) if plain else None
 
 
-def to_lrc(lines: Sequence[Line]) -> str:
-    """Lines in the LRC format; an empty one ends what nothing follows at once."""
-    rows = []
-    for i, line in enumerate(lines):
-        rows.append(f"{_stamp(line.start_s)}{line.text}")
-        if i + 1 == len(lines) or lines[i + 1].start_s - line.end_s > 0.01:
-            rows.append(_stamp(line.end_s))
-    return "".join(f"{row}\n" for row in rows)
-
-
-def _stamp(seconds: float) -> str:
-    hundredths = round(100 * seconds)
-    return f"[{hundredths // 6000:02}:{hundredths // 100 % 60:02}.{hundredths % 100:02}]"
-
-
 def _timed(text: str) -> Iterator[Line]:
     shift = _OFFSET.search(text)
     earlier_s = int(shift.group(1)) / 1000 if shift else 0.0  # a positive offset: words come sooner

@@ -59,6 +59,7 @@ class Stems:
 
     def refresh(self) -> None:
         ready = sorted(p.with_suffix(".npy") for p in self._folder.glob("*.json"))[self._shards]
+        self._names = [p.stem for p in ready]
         self._sounds = [np.load(p, mmap_mode="r") for p in ready]
         self._texts = [json.loads(p.with_suffix(".json").read_text())["texts"] for p in ready]
         self._phones = [np.load(p.with_suffix(".phones")) for p in ready]
@@ -71,10 +72,14 @@ class Stems:
 
     def run(self, rng: np.random.Generator, n: int) -> list[Stem]:
         """``n`` clips that follow each other in a shard: mostly one voice and one poem."""
+        return self.place(rng, n)[1]
+
+    def place(self, rng: np.random.Generator, n: int) -> tuple[str, list[Stem]]:
+        """As ``run``, and the shard's name."""
         shard = int(rng.integers(len(self._sounds)))
         first = int(rng.integers(len(self._texts[shard]) - n + 1))
         sounds, texts, phones = self._sounds[shard], self._texts[shard], self._phones[shard]
-        return [
+        return self._names[shard], [
             Stem(sounds[i].astype(np.float32) / 32768, texts[i], phones[i])
             for i in range(first, first + n)
         ]

@@ -17,8 +17,11 @@ from benchmarks.heads import Song, Way, figures_of, first_versions  # noqa: E402
 from catalogs.originals import demo_rows  # noqa: E402
 from export.fit import save_space  # noqa: E402
 from export.lexical import LexicalOptions, LexicalSpace, letters_of  # noqa: E402
-from export.mixes import SILENCE  # noqa: E402
+from export.mixes import SILENCE, Backings, Stems  # noqa: E402
+from export.pooled import ReaderEars  # noqa: E402
 from export.reader import Reader, ReaderOptions  # noqa: E402
+from export.shards import Windows, write_shards  # noqa: E402
+from export.text_encoders import LexicalTexts  # noqa: E402
 from export.train import TrainOptions, optimiser_of, save_checkpoint  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -44,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def workshop(tmp_path: Path) -> list[str]:
-    """Reader, space, stems and backings as the commands of the workshop leave them."""
+    """Reader, space and shards as the commands of the workshop leave them."""
     torch.manual_seed(0)
     reader, options = Reader(SMALL), TrainOptions()
     save_checkpoint(tmp_path / "reader.pt", reader, optimiser_of(reader, options), 0, 0.0, options)
@@ -63,7 +66,11 @@ def workshop(tmp_path: Path) -> list[str]:
     with (tmp_path / "stems" / "000000.phones").open("wb") as file:
         np.save(file, np.tile(np.maximum(SILENCE.phones, 3), (6, 1)))
     np.save(tmp_path / "backings" / "hiss.npy", noise[0])
-    files = {"reader": "reader.pt", "space": "space.pt", "stems": "stems", "backings": "backings"}
+    source = Windows(Stems(tmp_path / "stems"), Backings(tmp_path / "backings"), 3)
+    text = LexicalTexts(tmp_path / "space.pt")
+    for _ in write_shards(tmp_path / "shards", source, text, ReaderEars(reader.eval()), {}):
+        pass
+    files = {"reader": "reader.pt", "space": "space.pt", "shards": "shards"}
     return [f"--{name}={tmp_path / file}" for name, file in files.items()]
 
 
@@ -87,7 +94,7 @@ def test_rows_count_versions_and_words() -> None:
 
 
 def test_the_command_writes_its_rows(folder: Path, workshop: list[str]) -> None:
-    more = ["--works=1", "--windows=3", "--minutes=0.01", f"--model={BUNDLE}"]
+    more = ["--works=1", "--epochs=2", f"--model={BUNDLE}"]
     places = [f"--out={folder / 'results'}", f"--cache={folder / 'cache'}"]
     command = [sys.executable, "-m", "benchmarks.heads", str(folder), *workshop, *more, *places]
     printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout

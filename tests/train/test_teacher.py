@@ -16,9 +16,11 @@ pytest.importorskip("transformers")
 
 from tiny_models import save_whisper
 
+from catalogs.originals import demo_rows
+from catalogs.sung import lrc_of, score_of
 from export.cleaning import clean, loop
 from export.hub import Found, find, quiet
-from export.lyrics import Line, find_lyrics, read_lyrics, to_lrc
+from export.lyrics import Line, find_lyrics, read_lyrics
 from export.teacher import Teacher, read_told, texts_of, write_told
 from export.teacher import audio_files as files_in
 from export.transcriber import WINDOW, DecodingOptions, Transcriber
@@ -81,8 +83,19 @@ def test_times_of_lines() -> None:
         Line(59.5, 67.5, "beneath the bridge"),
     )
     assert lyrics.between(0, 9) == "The river runs\nbeneath the bridge"
-    again = read_lyrics(to_lrc(lyrics.lines), "lrc", "")
-    assert again is not None and again.lines == lyrics.lines
+
+
+def test_rendered_songs_say_when_their_lines_are_sung() -> None:
+    row = next(demo_rows())
+    lyrics = read_lyrics(lrc_of(row), "lrc", "")
+    assert lyrics is not None
+    sung = [line for section in row.form for line in section.lines]
+    assert [line.text for line in lyrics.lines] == sung
+    phrases = score_of(row).phrases
+    slot_s = score_of(row).slot_s
+    for line, phrase in zip(lyrics.lines, phrases, strict=True):
+        assert line.start_s == pytest.approx(phrase.onsets[0] * slot_s, abs=0.01)
+        assert line.end_s <= phrase.end * slot_s + 0.01
 
 
 def test_where_words_are_looked_for(tmp_path: Path) -> None:
