@@ -33,9 +33,10 @@ import torch
 from torch import Tensor
 
 from export.gate import Parity, Precision, Reference, check, reference_of
+from export.hub import quiet
 from export.student import Student, load_head
 from export.to_onnx import WINDOW_S, export_graph, window_of
-from export.whisper import PINS, Ears, digest_of, load_encoder
+from export.whisper import PINS, Ears, digest_of, load_encoder, weights_file
 from livi_index.audio import SAMPLE_RATE
 from livi_index.errors import BadInput, LiviError
 from livi_index.models import CARD, CARD_SCHEMA, DEFAULT_MODEL, Bundle, find_model, verify_file
@@ -63,6 +64,7 @@ class Words:
     version: str = "1"
     text_space: str = TEXT_SPACE
     licence: str = LICENCE
+    sources: str = ""  # the files of weights
 
 
 def build_bundle(
@@ -78,8 +80,7 @@ def build_bundle(
     The student's encoder is used up: it is left in float16. Raises NotOnPar, and then writes
     nothing; BadInput where ``out`` is taken.
     """
-    if out.exists():
-        raise BadInput(f"{out} exists already; give --out another name, or remove it first")
+    _check_free(out)
     words = words or Words()
     folded, identity = student.fold(), model_id(student, words.text_space)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +95,11 @@ def build_bundle(
         (folder / CARD).write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")
         folder.rename(out)
     return card
+
+
+def _check_free(out: Path) -> None:
+    if out.exists():
+        raise BadInput(f"{out} exists already; give --out another name, or remove it first")
 
 
 def _write_graphs(
@@ -153,7 +159,7 @@ def _card(
         "files": files,
         "spaces": [space],
         "segments": asdict(SegmentOptions.paper()),
-        "trained_on": f"taught the text vectors of {words.text_space}",
+        "trained_on": f"the text vectors of {words.text_space}; weights: {words.sources}",
         "measured": {"parity": {FILES[p]: asdict(found) for p, found in parity.items()}},
         "licence": words.licence,
     }
@@ -163,7 +169,7 @@ def _entry(path: Path) -> dict[str, Any]:
     return {"sha256": digest_of(path), "size": path.stat().st_size}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Make the paper's model from weights.")
     parser.add_argument("--checkpoint", type=Path, required=True, help="the head's, livi.pth")
     parser.add_argument(
@@ -178,9 +184,9 @@ def main() -> None:
     parser.add_argument("--name", default=Words.name, help="of the bundle")
     parser.add_argument("--text-space", default=Words.text_space, help="what the head was taught")
     parser.add_argument("--licence", default=Words.licence, help="of the weights")
-    options = parser.parse_args()
+    quiet()
     try:
-        _make(options)
+        _make(parser.parse_args(argv))
     except LiviError as error:
         sys.exit(f"export.livi: {error}")
 
@@ -188,11 +194,14 @@ def main() -> None:
 def _make(options: argparse.Namespace) -> None:
     if "fp32" not in options.precisions:
         raise BadInput("--precisions needs fp32: a bundle must answer where there is no GPU")
-    words = Words(options.name, text_space=options.text_space, licence=options.licence)
-    print(words.licence, flush=True)
-    vocals = find_model(options.vocals)
-    student = Student(Ears(load_encoder(options.whisper)), load_head(options.checkpoint)).eval()
+    _check_free(options.out)
+    print(options.licence, flush=True)
+    vocals, head = find_model(options.vocals), load_head(options.checkpoint)
+    student = Student(Ears(load_encoder(options.whisper)), head).eval()
+    files = options.checkpoint, weights_file(options.whisper)
+    sources = ", ".join(f"{path.name} (sha256 {digest_of(path)})" for path in files)
     windows = np.stack([window_of(song) for song in options.songs])
+    words = Words(options.name, "1", options.text_space, options.licence, sources)
     card = build_bundle(options.out, student, windows, vocals, options.precisions, words)
     print(f"{options.out}: model {card['name']} {card['model_id'][:12]}", flush=True)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,10 +25,10 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa:
 
 from benchmarks.gpu import gflop  # noqa: E402
 from export.gate import MAX_ERROR, NotOnPar, check, reference_of  # noqa: E402
-from export.livi import FILES, LICENCE, OPSET, SONGS, model_id  # noqa: E402
+from export.livi import FILES, LICENCE, OPSET, SONGS, main, model_id  # noqa: E402
 from export.student import Head, HeadOptions, Student, load_head  # noqa: E402
 from export.to_onnx import export_graph, window_of  # noqa: E402
-from export.whisper import Ears, LogMel, encoder_of, load_encoder, read_encoder  # noqa: E402
+from export.whisper import PINS, Ears, LogMel, encoder_of, load_encoder, read_encoder  # noqa: E402
 from livi_index.encoders import AudioEncoder  # noqa: E402
 from livi_index.errors import BadModel  # noqa: E402
 from livi_index.models import open_bundle, open_session, verify  # noqa: E402
@@ -77,12 +80,11 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
-def refused(*arguments: object, **environment: str) -> str:
-    """What ``export.livi`` says when it makes nothing, which is one line."""
-    done = run("export.livi", *arguments, **environment)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    return line
+def refused(*arguments: object) -> str:
+    """What ``export.livi`` says when it makes nothing."""
+    with pytest.raises(SystemExit) as left:
+        main([*map(str, arguments)])
+    return str(left.value)
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +92,9 @@ def made(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     """A bundle, and what was said when it was made."""
     out = tmp_path_factory.mktemp("bundles") / "paper"
     arguments = ("--checkpoint", weights / "livi.pth", "--whisper", weights, "--out", out)
-    done = run("export.livi", *arguments, "--songs", *SONGS[:3], "--name", "paper")
-    assert done.returncode == 0, done.stderr
-    return out, done.stdout
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        main([*map(str, arguments), "--songs", *map(str, SONGS[:3]), "--name", "paper"])
+    return out, said.getvalue()
 
 
 def test_a_bundle_is_the_student(made: tuple[Path, str], weights: Path) -> None:
@@ -189,13 +191,28 @@ def test_weights_that_do_not_belong_are_refused(weights: Path) -> None:
 def test_what_cannot_be_done_is_one_sentence(
     weights: Path, made: tuple[Path, str], tmp_path: Path
 ) -> None:
-    head = ("--checkpoint", weights / "livi.pth")
-    out = ("--out", tmp_path / "bundle")
-    told = refused(*head, *out, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
-    assert "the hub cannot be reached" in told and "give --whisper FOLDER" in told
-    assert "there is no folder" in refused(*head, *out, "--whisper", "nowhere")
-    assert "model.safetensors" in refused(*head, *out, "--whisper", tmp_path)
-    assert "exists already" in refused(*head, "--out", made[0], "--whisper", weights)
+    options = ("--checkpoint", weights / "livi.pth", "--whisper")
+    assert "there is no folder" in refused(*options, "nowhere", "--out", tmp_path / "a")
+    assert "model.safetensors" in refused(*options, tmp_path, "--out", tmp_path / "a")
+    assert "exists already" in refused(*options, weights, "--out", made[0])
+    precise = refused(*options, weights, "--out", tmp_path / "a", "--precisions", "fp16")
+    assert "needs fp32" in precise
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_a_name_are_those_that_are_pinned(weights: Path, tmp_path: Path) -> None:
+    arguments = ("export.livi", "--checkpoint", weights / "livi.pth", "--out", tmp_path / "bundle")
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path)}
+    done = run(*arguments, **offline)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and "give --whisper FOLDER" in line
+    ((name, pin),) = PINS.items()
+    kept = tmp_path / f"models--{name.replace('/', '--')}" / "snapshots" / pin.revision
+    kept.mkdir(parents=True)
+    shutil.copy(weights / "model.safetensors", kept)
+    done = run(*arguments, **offline)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and f"of {name} that is pinned" in line
     assert not (tmp_path / "bundle").exists()
 
 
