@@ -32,6 +32,7 @@ K = 10  # hits of a typed line
 ROUNDS = 50
 RIDGE = 1e-3  # where scores part right from wrong, the best curve would be a step
 BINS = 10
+SHOWN = 60  # bins of a distribution
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -105,7 +106,18 @@ def fitted(judged: Judged) -> dict[str, Any]:
         "slopes": [round(float(slope), 4) for slope in curve[:-1]],
         "offset": round(float(curve[-1]), 4),
         "held_out": judge(features[held], right[held], half),
+        "distribution": distribution(features @ curve[:-1] + curve[-1], right),
     }
+
+
+def distribution(log_odds: FloatArray, right: BoolArray) -> dict[str, list[float]]:
+    """How many versions and non-versions have which log odds by the curve: (n + 1,) edges."""
+    edges = np.histogram_bin_edges(log_odds, SHOWN)
+    counts = {
+        name: np.histogram(log_odds[part], edges)[0].tolist()
+        for name, part in (("versions", right), ("others", ~right))
+    }
+    return {"edges": edges.tolist(), **counts}
 
 
 def usual(library: Library, space: str, numbers: Sequence[int]) -> tuple[float, float]:

@@ -326,6 +326,7 @@ def bars(systems: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "recall10": max(figures["recall10"] for figures in ours["efforts"].values()),
         "p50_ms_at_recall": ours["at_recall"]["p50_ms"] if ours["at_recall"] else None,
+        "cpu_ms_at_recall": ours["at_recall"]["cpu_ms"] if ours["at_recall"] else None,
         "fastest_other": fastest,
         "build_against_it": others[fastest] / ours["build_cpu_s"] if fastest else None,
     }

@@ -35,13 +35,15 @@ class Windows:
 
 
 class Livi:
-    """The lyrics space of a bundle."""
+    """The lyrics space of a bundle; ``rule`` says what counts as sung, else its card does."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(
+        self, bundle: Bundle, threads: int | None = None, rule: SegmentOptions | None = None
+    ) -> None:
         self._bundle = bundle
-        self._detector = VocalDetector(bundle)
-        self._encoder = AudioEncoder(bundle)
-        self._options = SegmentOptions.from_bundle(bundle)
+        self._detector = VocalDetector(bundle, threads=threads)
+        self._encoder = AudioEncoder(bundle, threads=threads)
+        self._options = rule or SegmentOptions.from_bundle(bundle)
 
     @property
     def n_parameters(self) -> int | None:
