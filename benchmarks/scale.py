@@ -41,7 +41,6 @@ CHUNK = 25_000
 WITHIN, BETWEEN = 0.6, 0.1  # mean cosines
 DECAY = 0.85  # of the variances of directions; gives cosines between works their spread
 RECALL = 0.98  # at which indexes are compared
-P50_MS = 2.0
 FEW_EXACT = 20  # questions to which comparing with everything is timed
 FIRST_LOOK = 100_000
 PROJECTED = 100_000_000
