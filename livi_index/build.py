@@ -226,6 +226,7 @@ class _Run:
         self._progress = progress
         self._clock = Clock(_limit_s(options, datetime.now()))
         self._written_s = self._published_s = 0.0
+        self._mended: tuple[str, ...] = ()  # what was found damaged, and then published anew
 
     def go(self, roots: list[Root], labels: dict[Path, Label]) -> BuildReport:
         before = self._store.state
@@ -394,6 +395,7 @@ class _Run:
         with self._clock.time("publish"):
             options = PublishOptions(threads=usable_cpus())
             published = publish(self._store, self._place, model, options)
+        self._mended += (published.damage,) if published.damage else ()
         self._published_s = self._clock.seconds
         return published.generation
 
@@ -443,7 +445,7 @@ class _Run:
     def _end(self, report: BuildReport, generation: int | None) -> BuildReport:
         if report.move and report.move.complete:
             remove_note(self._place)
-        notices = report.notices
+        notices = (*report.notices, *map(_told, self._mended))
         if self._options.prune or self._options.force_prune:
             notices += tuple(forget_models(self._place, self._store, self._models))
         stages = {str(name): round(s, 3) for name, s in self._clock.stages.items()}
@@ -468,6 +470,11 @@ class _Run:
             heard_s = ledger.audio_seconds if ledger else 0.0
             now_s = self._clock.seconds
             self._progress(Progress(stage, done, total, failed, heard_s, now_s))
+
+
+def _told(damage: str) -> str:
+    """The damage that a publication met, without the advice to build."""
+    return f"{damage.partition(';')[0]}; all of it was made anew"
 
 
 def _pool(options: BuildOptions) -> DecodePool:

@@ -11,8 +11,10 @@
     CURRENT                      number and manifest's SHA-256 of the one to open
 
 ``current`` opens it. Every file is compared with its SHA-256 before it is used; what was compared
-is remembered in ``verified.json`` for as long as inode, size and times stay the same. A reader
-holds a shared lock on the manifest, by which the clean-up sees that it must wait.
+is remembered in ``verified.json`` for as long as inode, size and times stay the same; what a disk
+forgets without a word is found by builds, which read again what they take over, and all once a
+week, and by ``check``. A reader holds a shared lock on the manifest, by which the clean-up sees
+that it must wait.
 
 The vector files may hold more than the two tables: what has left the library stays in them until
 it is a tenth, and is filtered from every answer.
@@ -26,6 +28,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -47,6 +50,7 @@ from livi_index.vectors import Matches, SavedFile, best, saved_file, write_whole
 FORMAT = 3  # what was published in another one is made anew by the next build
 CURRENT = "CURRENT"
 VERIFIED = "verified.json"
+RECHECK_S = 7 * 86400.0  # after which builds do not believe it any more
 MANIFEST = "manifest.json"
 CATALOG = "catalog.duckdb"
 
@@ -454,6 +458,14 @@ def remember(library: Path, folder: Path, manifest: Manifest) -> None:
             for file in manifest.files
         }
         write_whole(library / VERIFIED, json.dumps(seen, indent=1).encode())
+
+
+def is_due(library: Path) -> bool:
+    """Whether it is long ago that every byte of what answers was compared."""
+    try:
+        return time.time() - (library / VERIFIED).stat().st_mtime > RECHECK_S
+    except FileNotFoundError:
+        return True
 
 
 def _looks(path: Path) -> list[int]:

@@ -119,7 +119,7 @@ def find_groups(
     threshold to go by."""
     options = options or PairOptions()
     ids = library.recording_ids()
-    near = _neighbours(library, ids.tolist(), options, progress)
+    near = neighbours(library, ids.tolist(), options, progress)
     joined = join(mutual(near))
     numbers = [number for members, _ in joined for number in members]
     known = _members(library, numbers)
@@ -141,10 +141,10 @@ def find_news(
     options = options or PairOptions()
     ids = library.recording_ids()
     new = ids[~np.isin(ids, _told(library.path))].tolist()
-    near = _neighbours(library, new, options, progress)
+    near = neighbours(library, new, options, progress)
     partners = {b for links in near.values() for b in links} - set(new)
     # Old recordings have neighbours of their own, among which the new one must be.
-    near |= _neighbours(library, sorted(partners), options, None)
+    near |= neighbours(library, sorted(partners), options)
     pairs = sorted(
         (-link.score, a, b, link)
         for a, links in mutual(near).items()
@@ -163,9 +163,13 @@ def _told(place: Path) -> IntArray:
         return np.zeros(0, np.int64)
 
 
-def _neighbours(
-    library: Library, ids: Sequence[int], options: PairOptions, progress: Watcher | None
+def neighbours(
+    library: Library,
+    ids: Sequence[int],
+    options: PairOptions,
+    progress: Watcher | None = None,
 ) -> Links:
+    """What each of these recordings is a version of, as far as it can tell; the cost of it all."""
     if options.min_score is None:
         library.check_probability(options.min_probability)
     links: Links = {}

@@ -3,8 +3,10 @@
 Vectors are taken over from the generation that is current, and only what is new is added from the
 database; files in which nothing changed are linked. All is made anew when the current one is of
 another model or damaged, when the database has another history (a backup was put back), or when
-more than a tenth of the vectors are dead. Until the last step, which replaces ``CURRENT``, readers
-see nothing of it; a crash at any moment leaves what was current, and leftovers go next time.
+more than a tenth of the vectors are dead. Where nothing is new, every byte that answers is read
+again once a week: some disks forget, and no file then looks any different. Until the last step,
+which replaces ``CURRENT``, readers see nothing of it; a crash at any moment leaves what was
+current, and leftovers go next time.
 
 The caller of ``publish`` holds ``write_lock``.
 """
@@ -36,12 +38,14 @@ from livi_index.generations import (
     SPAN_DTYPE,
     Generation,
     Manifest,
+    OtherFormat,
     SpaceInfo,
     current,
     current_number,
     folder_name,
     generation,
     generations,
+    is_due,
     name_current,
     remember,
 )
@@ -96,10 +100,12 @@ class PublishOptions:
 
 @dataclass(frozen=True)
 class Publication:
-    """The generation that is current now, and whether it is a new one."""
+    """The generation that is current now, whether it is a new one, and what was found damaged in
+    the one before, if something was."""
 
     generation: int
     fresh: bool
+    damage: str = ""
 
 
 def publish(
@@ -115,16 +121,23 @@ def publish(
     """
     library, options = Path(os.path.realpath(library_dir)), options or PublishOptions()
     with contextlib.ExitStack() as stack:
-        base = _base(store, library, model)
+        base, damage = _base(store, library, model)
         if base is not None:
             stack.enter_context(base)
             spaces = tuple(Space(info.name, info.dim) for info in base.manifest.spaces)
             is_old = store.changed_since(base.manifest.store, model.model_id)
-            if not is_old and spaces == model.spaces:
+            complete = not is_old and spaces == model.spaces
+            if complete and not is_due(library):
                 return Publication(base.id, fresh=False)
-            base = base if _is_whole(base) else None
+            # Damage that left no trace would be taken over, signed anew and never be found.
+            damage = _damage(base, (".npy", ".duckdb", ".usearch") if complete else TAKEN_OVER)
+            if complete and not damage:
+                remember(library, base.folder, base.manifest)
+                return Publication(base.id, fresh=False)
+            base = None if damage else base
         with translated(library / PUBLISHED):
-            return _publish(store, library, model, options, base)
+            number = _publish(store, library, model, options, base)
+            return Publication(number, fresh=True, damage=damage)
 
 
 def roll_back(library_dir: str | Path, number: int | None = None) -> int:
@@ -147,29 +160,29 @@ def roll_back(library_dir: str | Path, number: int | None = None) -> int:
     return number
 
 
-def _base(store: Store, library: Path, model: PublishedModel) -> Generation | None:
-    """The current generation, if a new one can go on from it."""
+def _base(store: Store, library: Path, model: PublishedModel) -> tuple[Generation | None, str]:
+    """The current generation, if a new one can go on from it, and what is damaged if it is."""
     try:
         base = current(library)
-    except (LibraryDamaged, LibraryNotFound):
-        return None
+    except LibraryNotFound:
+        return None, ""
+    except LibraryDamaged as error:
+        return None, "" if isinstance(error.__cause__, OtherFormat) else str(error)
     manifest = base.manifest
     same = (manifest.model_id, manifest.parameters) == (model.model_id, PARAMETERS)
     if same and store.remembers(manifest.store):
-        return base
+        return base, ""
     base.close()
-    return None
+    return None, ""
 
 
-def _is_whole(base: Generation) -> bool:
-    """Whether what is taken over is what was published, byte for byte: damage since it was last
-    read would be signed anew and never be found."""
-    taken = [file for file in base.manifest.files if file.name.endswith(TAKEN_OVER)]
+def _damage(base: Generation, suffixes: tuple[str, ...]) -> str:
+    """What is wrong with files of a generation, after reading every byte of them."""
     try:
-        base.compare(taken)
-    except LibraryDamaged:
-        return False
-    return True
+        base.compare(file for file in base.manifest.files if file.name.endswith(suffixes))
+    except LibraryDamaged as error:
+        return str(error)
+    return ""
 
 
 def _publish(
@@ -178,7 +191,7 @@ def _publish(
     model: PublishedModel,
     options: PublishOptions,
     base: Generation | None,
-) -> Publication:
+) -> int:
     published = library / PUBLISHED
     published.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(published)
@@ -201,7 +214,7 @@ def _publish(
     _clean_up(library, options.keep, number)
     # Last, since unlinking older names of the same files has touched their times.
     remember(library, final, manifest)
-    return Publication(number, fresh=True)
+    return number
 
 
 def _write(

@@ -39,7 +39,7 @@ from livi_index.generations import (
     name_current,
     remember,
 )
-from livi_index.publishing import PublishedModel, PublishOptions, Space, publish
+from livi_index.publishing import Publication, PublishedModel, PublishOptions, Space, publish
 from livi_index.records import Batch, FileRow
 from livi_index.shards import VectorTable
 from livi_index.store import Store
@@ -447,6 +447,23 @@ def test_damage_that_leaves_no_trace_is_not_taken_over(tmp_path: Path) -> None:
             rows = mended.segments("words")["segment_id"]
             vectors = (g.segment_vectors(rows, "words") for g in (mended, sound))
             assert np.array_equal(*vectors)
+
+
+def test_all_is_read_again_once_a_week(tmp_path: Path) -> None:
+    filled(tmp_path, *range(1, 41))
+    with current(tmp_path) as generation, Store(tmp_path) as store:
+        path = generation.folder / "segments.words.01.vectors.npy"
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        remember(tmp_path, generation.folder, generation.manifest)
+        assert publish(store, tmp_path, WORDS, SMALL) == Publication(1, fresh=False)
+        week = time.time() - 8 * 86400
+        os.utime(tmp_path / "verified.json", (week, week))
+        found = publish(store, tmp_path, WORDS, SMALL)
+        assert (found.generation, found.fresh) == (2, True) and path.name in found.damage
+        os.utime(tmp_path / "verified.json", (week, week))
+        assert publish(store, tmp_path, WORDS, SMALL) == Publication(2, fresh=False)
+        assert (tmp_path / "verified.json").stat().st_mtime > week + 86400
 
 
 KILLED = """
