@@ -94,7 +94,7 @@ class Band:
 
 
 @dataclass(frozen=True)
-class _Strike:
+class Strike:
     """A note of one channel; times in slots, ``key`` a MIDI number, ``force`` 1..127."""
 
     channel: int
@@ -158,7 +158,7 @@ def midi_file(score: Score, band: Band) -> bytes:
     ]
     rng = seeded("players", band.seed)
     events: list[tuple[int, int, bytes]] = []
-    for strike in _strikes(score, band):
+    for strike in strikes(score, band):
         start = max(0, round((strike.start + rng.normal(0, 0.02)) * TICKS_PER_SLOT))
         end = start + max(20, round(strike.length * TICKS_PER_SLOT) - 10)
         force = int(np.clip(strike.force + rng.normal(0, 6), 20, 127))
@@ -252,7 +252,7 @@ def _wordless_score(tune: Tune, length_s: float) -> Score:
             return score
 
 
-def _strikes(score: Score, band: Band) -> Iterator[_Strike]:
+def strikes(score: Score, band: Band) -> Iterator[Strike]:
     for chord in score.chords:
         start, n_slots, pitches = chord.start_slot, chord.n_slots, chord.pitches
         if band.bass is not None:
@@ -260,7 +260,7 @@ def _strikes(score: Score, band: Band) -> Iterator[_Strike]:
         if band.comp is not None:
             yield from _comp_bar(band.comp_pattern, start, n_slots, pitches)
         if band.pad is not None:
-            yield from (_Strike(2, start, n_slots, 60 + p, 58) for p in _close(pitches))
+            yield from (Strike(2, start, n_slots, 60 + p, 58) for p in _close(pitches))
         if band.drums is not None:
             yield from _drum_bar(band.drums, start, n_slots)
     if band.lead is not None:
@@ -269,7 +269,7 @@ def _strikes(score: Score, band: Band) -> Iterator[_Strike]:
 
 def _bass_bar(
     pattern: BassPattern, start: int, n_slots: int, pitches: tuple[int, ...]
-) -> Iterator[_Strike]:
+) -> Iterator[Strike]:
     root = 36 + pitches[0] if pitches[0] < 8 else 24 + pitches[0]
     third, fifth = ((p - pitches[0]) % 12 for p in pitches[1:3])
     steps: dict[BassPattern, tuple[tuple[int, int], ...]] = {  # slots, semitones above the root
@@ -283,19 +283,19 @@ def _bass_bar(
     at = 0
     for length, above in steps[pattern]:
         if at < n_slots:
-            yield _Strike(0, start + at, min(length, n_slots - at), root + above, 92)
+            yield Strike(0, start + at, min(length, n_slots - at), root + above, 92)
         at += length
 
 
 def _comp_bar(
     pattern: CompPattern, start: int, n_slots: int, pitches: tuple[int, ...]
-) -> Iterator[_Strike]:
+) -> Iterator[Strike]:
     keys = [60 + p if p < 7 else 48 + p for p in pitches]
     if pattern in ("arpeggio", "broken"):
         order = (0, 1, 2, 1) if pattern == "arpeggio" else (0, 2, 1, 2)
         climb = [*sorted(keys), min(keys) + 12]
         for i in range(n_slots):
-            yield _Strike(1, start + i, 2, climb[order[i % 4]], 78 if i % 2 else 88)
+            yield Strike(1, start + i, 2, climb[order[i % 4]], 78 if i % 2 else 88)
         return
     hits: dict[str, tuple[tuple[int, int, int], ...]] = {  # slot, length, force
         "block": tuple((i, 2, 80) for i in range(0, n_slots, 2)),
@@ -307,23 +307,23 @@ def _comp_bar(
         if slot < n_slots:
             for i, key in enumerate(sorted(keys)):
                 late = 0.05 * i if pattern == "strum" else 0.0
-                yield _Strike(1, start + slot + late, length, key, force)
+                yield Strike(1, start + slot + late, length, key, force)
 
 
-def _drum_bar(rows: tuple[str, ...], start: int, n_slots: int) -> Iterator[_Strike]:
+def _drum_bar(rows: tuple[str, ...], start: int, n_slots: int) -> Iterator[Strike]:
     for row in rows:
         for i, mark in enumerate(row[: 2 * n_slots]):
             if mark != ".":
                 force = 104 if mark.isupper() else 76
-                yield _Strike(9, start + i / 2, 0.5, DRUM_KEYS[mark.lower()], force)
+                yield Strike(9, start + i / 2, 0.5, DRUM_KEYS[mark.lower()], force)
 
 
-def _lead(score: Score) -> Iterator[_Strike]:
+def _lead(score: Score) -> Iterator[Strike]:
     """The melody in the octave that fits most instruments, around A above middle C."""
     for phrase in score.phrases:
         shift = 12 * round((69 - float(phrase.midi.mean())) / 12)
         for onset, length, midi in zip(phrase.onsets, phrase.lengths(), phrase.midi, strict=True):
-            yield _Strike(3, float(onset), float(length), int(midi) + shift, 104)
+            yield Strike(3, float(onset), float(length), int(midi) + shift, 104)
 
 
 def _close(pitches: tuple[int, ...]) -> list[int]:
