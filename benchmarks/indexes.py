@@ -92,7 +92,8 @@ class Hnswlib:
         import hnswlib
 
         self._count = count
-        self._index = hnswlib.Index("ip", dim)
+        self._empty = lambda: hnswlib.Index("ip", dim)
+        self._index = self._empty()
         self._index.init_index(count, M=CONNECTIVITY, ef_construction=EXPANSION_ADD)
 
     def add(self, first: int, vectors: FloatArray) -> None:
@@ -106,6 +107,7 @@ class Hnswlib:
         self._index.save_index(str(path))
 
     def load(self, path: Path) -> None:
+        self._index = self._empty()
         self._index.load_index(str(path), max_elements=self._count)
 
 

@@ -2,8 +2,8 @@
 
 Indexes of ``benchmarks.indexes`` are filled in turn, 25,000 vectors each, on one thread, so that
 what else the machine does troubles all alike; at 100,000 vectors, at a quarter and at half of the
-count, and at the end all are asked in turn. Processor seconds stand beside seconds of the clock.
-Memory is what a process grows by that loads the finished file.
+count (or at ``--looks``), and at the end all are asked in turn. Processor seconds stand beside
+seconds of the clock. Memory is what a process grows by that loads the finished file.
 
 The vectors are synthetic: works of as many versions as Discogs-VI-YT has (``benchmarks.metrics``),
 cosines about 0.6 within a work and 0.1 between works, the latter with a standard deviation of 0.1,
@@ -331,10 +331,13 @@ def bars(systems: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def looks_at(count: int) -> list[int]:
-    """When all are asked: multiples of what is added at once, and the end."""
-    wanted = {FIRST_LOOK, count // 4 // CHUNK * CHUNK, count // 2 // CHUNK * CHUNK}
-    return [*sorted(n for n in wanted if FIRST_LOOK <= n < count), count]
+def looks_at(count: int, chosen: Sequence[int]) -> list[int]:
+    """When all are asked: where it was chosen, else at a hundred thousand and on the way; and at
+    the end."""
+    wanted = chosen or (FIRST_LOOK, count // 4, count // 2)
+    least = min(count, CHUNK if chosen else FIRST_LOOK)
+    rounded = {n // CHUNK * CHUNK for n in wanted}
+    return [*sorted(n for n in rounded if least <= n < count), count]
 
 
 def measure(options: argparse.Namespace, folder: Path) -> None:
@@ -346,7 +349,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     looks: dict[int, Any] = {}
     if kept.exists():
         looks = {int(n): found for n, found in json.loads(kept.read_text()).items()}
-    for n, nearest in fill(fillings, data, looks_at(options.count)):
+    for n, nearest in fill(fillings, data, looks_at(options.count, options.looks)):
         looks[n] = look(fillings, data, nearest)
         kept.write_text(json.dumps(looks))
         _write(looks, options)
@@ -395,6 +398,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=FIRST_LOOK)
     parser.add_argument("--dim", type=int, default=768)
     parser.add_argument("--queries", type=int, default=500)
+    parser.add_argument("--looks", type=int, nargs="*", default=[], help="counts to measure at")
     parser.add_argument("--systems", nargs="*", default=[], choices=NAMES)
     parser.add_argument("--keep", type=Path, help="vectors and indexes, to go on from")
     options = parser.parse_args()
