@@ -77,6 +77,8 @@ def figures_of(one: Contestant, entries: Sequence[Entry], kind: str) -> dict[str
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Raises BadInput where there is nothing to ask, or nothing to find."""
     entries = [e for e in plain.read(options.folder) if e.kind == "sung"]
+    chosen = list(dict.fromkeys(entry.work_id for entry in entries))[: options.works]
+    entries = [entry for entry in entries if entry.work_id in chosen]
     more = [replace(e, kind="instrumental") for e in plain.read(options.instrumentals)]
     works = {entry.work_id for entry in entries}
     if not any(entry.work_id in works for entry in more):
@@ -99,6 +101,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("instrumentals", type=Path)
+    parser.add_argument("--works", type=int, help="so many of the catalogue's; default: all")
     parser.add_argument("--keep", type=Path, help="vectors of recordings, to go on from")
     parser.add_argument("--max-seconds", type=float, default=MAX_S, help="of each recording")
     parser.set_defaults(weights=None, device="cpu")

@@ -4,7 +4,7 @@ Each is drawn of what lies in ``benchmarks/results`` (or ``--out``), and not dra
 not measured yet:
 
 - ``accuracy-CATALOGUE.png``: HR@1 against seconds a recording, of ``benchmarks.run``;
-- ``indexes-COUNT.png``: recall@10 against answers a second, of ``benchmarks.scale``;
+- ``indexes.png``: recall@10 against answers a second, of ``benchmarks.scale``;
 - ``lambda.png``: songs kept and anthems set aside by the vocalness that is asked for, of
   ``benchmarks.detector``;
 - ``scores-QUESTION.png``: log odds of versions and of others, the curve from them to probabilities,
@@ -15,7 +15,6 @@ The extra ``bench`` is needed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,9 +40,8 @@ def drawn(results: Path) -> Iterator[tuple[str, Figure]]:
     for catalog, systems in runs(results).items():
         if any("scores" in figures for figures in systems.values()):
             yield f"accuracy-{catalog}", accuracy(catalog, systems)
-    for path in sorted(results.glob("scale-*.json")):
-        figures = json.loads(path.read_bytes())["figures"]
-        yield f"indexes-{figures['count']}", indexes(figures)
+    if (scale := read_result("scale", results)) is not None:
+        yield "indexes", indexes(scale["figures"])
     if (detector := read_result("detector", results)) is not None:
         yield "lambda", lambdas(detector["figures"])
     if (calibration := read_result("calibration", results)) is not None:

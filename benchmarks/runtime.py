@@ -98,6 +98,7 @@ class Model:
             WhisperForConditionalGeneration,
         )
 
+        from export.livi import OPSET
         from export.student import Head, HeadOptions, Student
         from export.to_onnx import export_graph
         from export.whisper import Ears
@@ -126,7 +127,7 @@ class Model:
         n_parameters = (sum(p.numel() for p in part.parameters()) for part in (student.ears, head))
         self.n_encoder, self.n_head = n_parameters
         path = folder / "student.onnx"
-        export_graph(student.fold(), torch.zeros(2, WINDOW), ("samples", "vectors"), path)
+        export_graph(student.fold(), torch.zeros(2, WINDOW), ("samples", "vectors"), path, OPSET)
         self.session: Session = open_session(path, threads=1, device="cpu")
 
     def published(self, windows: FloatArray, clock: Clock) -> FloatArray:
@@ -172,7 +173,6 @@ def tiled(samples: FloatArray) -> FloatArray:
 def ways(model: Model, options: argparse.Namespace) -> list[Way]:
     """Each goes over all files; a batch of ours holds windows of several."""
     bundle = bundle_of(options)
-    livi = Livi(bundle, threads=1)
     detector = VocalDetector(bundle, threads=1)
     rule = SegmentOptions(min_vocalness=0.0)
 
@@ -185,11 +185,16 @@ def ways(model: Model, options: argparse.Namespace) -> list[Way]:
 
         return run
 
-    def build(samples: FloatArray, clock: Clock) -> None:
-        with clock("vocals"):
-            features = livi.features(samples)
-        with clock("network"):
-            livi.vectors(features)
+    def build(files: Sequence[Path], clock: Clock) -> None:
+        livi = Livi(bundle, threads=1)  # opened anew: it keeps what it read of clips
+
+        def take(samples: FloatArray, clock: Clock) -> None:
+            with clock("vocals"):
+                features = livi.features(samples)
+            with clock("network"):
+                livi.vectors(features)
+
+        each(take)(files, clock)
 
     def sung(samples: FloatArray, clock: Clock) -> FloatArray:
         with clock("vocals"):
@@ -208,7 +213,7 @@ def ways(model: Model, options: argparse.Namespace) -> list[Way]:
         return run
 
     return [
-        Way("build", each(build)),
+        Way("build", build),
         Way("published", each(lambda samples, clock: model.published(tiled(samples), clock))),
         Way("same windows", together(lambda samples, clock: tiled(samples))),
         Way("sung windows", together(sung)),
@@ -282,7 +287,7 @@ def main() -> None:
     files = sorted(path for path in sung.iterdir() if path.suffix != ".json")[: options.tracks]
     with tempfile.TemporaryDirectory() as place:
         figures = measure(files, options, Path(place))
-    write_result(f"runtime-{options.whisper}", figures, options.out, program="runtime")
+    write_result("runtime", figures, options.out)
     rows: list[tuple[str | float | None, ...]] = [
         ("seconds a track", "before", "network", "total", "±", "decode", "vocals", "mel")
     ]

@@ -14,7 +14,9 @@ pytest.importorskip("transformers")
 
 from benchmarks import runtime
 
-pytestmark = pytest.mark.train
+# What the exporter of torch says about itself.
+ignored = ("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = [pytest.mark.train, pytest.mark.filterwarnings(*ignored)]
 
 
 def test_all_ways_are_timed_at_equal_vectors(tmp_path: Path) -> None:
