@@ -9,7 +9,8 @@ turn, on one thread:
   by transformers' WhisperFeatureExtractor, Whisper's encoder in PyTorch, attention with keys and
   values of all frames, float32;
 - ``same windows``: the same weights and windows in our way: spectrum, encoder and folded attention
-  in one ONNX graph, float32, windows of several tracks together;
+  in one ONNX graph, float32, window after window (a GPU takes those of many tracks together, but a
+  processor takes four of them no faster);
 - ``sung windows``: that graph for what our detector takes for singing, as a build would do it;
 - ``transcription``: Whisper with its decoder, a word and a half a second, and no text encoder yet.
 
@@ -57,7 +58,7 @@ SIZES = {
 TURBO_DECODER = 4  # its layers; others have as many as in the encoder
 WINDOW_S = 30.0
 WINDOW = round(WINDOW_S * SAMPLE_RATE)
-BATCH = 4  # windows, ours: as a build takes them
+BATCH = 1  # window, ours: a processor takes four of them no faster
 TOKENS = 60  # of half a minute: a word and a half a second, a token and a third a word
 TOLERANCE = 1e-4
 BEFORE = ("decode", "vocals", "mel")
@@ -171,7 +172,7 @@ def tiled(samples: FloatArray) -> FloatArray:
 
 
 def ways(model: Model, options: argparse.Namespace) -> list[Way]:
-    """Each goes over all files; a batch of ours holds windows of several."""
+    """Each goes over all files; what is ours encodes when all are decoded."""
     bundle = bundle_of(options)
     detector = VocalDetector(bundle, threads=1)
     rule = SegmentOptions(min_vocalness=0.0)
