@@ -1,0 +1,85 @@
+"""A bundle's card written anew: other words, a second space, another one in its place."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from livi_index.models import extends, open_bundle, verify
+
+ROOT = Path(__file__).parents[2]
+READER = ROOT / "tests" / "data" / "tiny-reader"
+HARMONY = ROOT / "tests" / "data" / "tiny-harmony" / "harmony.onnx"
+WORDS = """
+name = "tiny-reader"
+version = "7"
+licence = "MIT"
+trained_on = "nothing"
+
+[calibration.lyrics]
+slope = 1.5
+offset = -7.0
+recordings = 80
+median = -0.3
+spread = 3.0
+fitted_on = "made up"
+"""
+FUSED = """
+[calibration.harmony]
+slope = 1.0
+offset = -7.0
+recordings = 80
+median = 0.1
+spread = 0.1
+fitted_on = "made up"
+
+[fusion]
+weights = { lyrics = 1.0, harmony = 0.5 }
+offset = -8.0
+recordings = 80
+fitted_on = "made up"
+"""
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return Path(shutil.copytree(READER, tmp_path / "bundle"))
+
+
+def rewrite(bundle, words, *more):
+    card = bundle.parent / "card.toml"
+    card.write_text(words)
+    command = [sys.executable, "-m", "export.card", bundle, "--card", card, *more]
+    subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
+    found = open_bundle(bundle)
+    verify(found)
+    return found.card
+
+
+def test_other_words_leave_the_files_alone(bundle):
+    before = open_bundle(bundle).card
+    card = rewrite(bundle, WORDS)
+    assert (card.version, card.calibration["lyrics"].spread) == ("7", 3.0)
+    assert (card.files, card.model_id) == (before.files, before.model_id)
+    assert card.spaces == before.spaces
+
+
+def test_a_second_space_is_an_edition_and_another_one_a_model(bundle):
+    before = open_bundle(bundle).card
+    card = rewrite(bundle, WORDS + FUSED, "--harmony", HARMONY)
+    assert card.space_names == ("lyrics", "harmony") and card.model_id == before.model_id
+    assert card.space("harmony").dim == 32 and card.fusion.weights["harmony"] == 0.5
+    again = rewrite(bundle, WORDS + FUSED, "--harmony", bundle / "harmony.onnx")
+    assert again == card
+    other = bundle.parent / "other.onnx"
+    other.write_bytes((READER / "vocals.onnx").read_bytes())
+    with pytest.raises((subprocess.CalledProcessError, IndexError)):
+        rewrite(bundle, WORDS + FUSED, "--harmony", other)  # no vectors come out of it
+    changed = json.loads((bundle / "card.json").read_text())
+    changed["files"]["harmony.onnx"]["sha256"] = "0" * 64  # as if another one had been there
+    (bundle / "card.json").write_text(json.dumps(changed))
+    card = rewrite(bundle, WORDS + FUSED, "--harmony", HARMONY)
+    assert card.model_id != before.model_id and not extends(card, before)
