@@ -184,16 +184,16 @@ def of_lines(library: Library, folder: Path, truth: Truth) -> Judged:
 
 def curves_of(library: Library, truth: Truth, words: Path) -> dict[str, Any]:
     """All curves that the card can hold, by question."""
-    n_recordings = library.info.recordings
     told: dict[str, Any] = {}
     curves = {}
+    n_recordings = len(library.recording_ids(SPACE))
     for space in library.generation.spaces:
         ids = library.recording_ids(space).tolist()
         median, spread = usual(library, space, ids)
-        plain = Calibration(1.0, 0.0, "", n_recordings, median, spread)
+        plain = Calibration(1.0, 0.0, "", len(ids), median, spread)
         found = fitted(of_space(library, truth, space, plain))
         curves[space] = plain
-        told[space] = {**found, "median": median, "spread": spread, "recordings": n_recordings}
+        told[space] = {**found, "median": median, "spread": spread, "recordings": len(ids)}
     if len(curves) > 1:
         told[BOTH] = {**fitted(of_both(library, truth, curves)), "recordings": n_recordings}
     told["words"] = {**fitted(of_lines(library, words, truth)), "recordings": n_recordings}

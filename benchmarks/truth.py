@@ -2,12 +2,14 @@
 
 A folder is a rendered catalogue (``entries.csv``), has a list of its own (``works.csv``), or holds
 plain audio, of which every file is a recording of a work named after it. A work may have versions
-in several folders.
+in several folders. What a rendered catalogue has as a distractor may be an anthem as it is: that is
+another recording of the anthem's work.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,12 +43,21 @@ def entries_in(folders: Sequence[Path]) -> list[Entry]:
     """The recordings of some folders; what only distracts is a work of its own."""
     found = []
     for folder in folders:
+        anthems = _anthems(folder)
         for entry in entries_of(folder) if list_of(folder).exists() else _plain(folder):
-            distracts = entry.kind == "distractor"
-            work = f"none-{entry.recording_id}" if distracts else entry.work_id
+            work = entry.work_id
+            if entry.kind == "distractor":
+                work = anthems.get(entry.recording_id) or f"none-{entry.recording_id}"
             path = entry.path.absolute()
             found.append(Entry(entry.recording_id, work, path, "", "", entry.split, entry.kind))
     return found
+
+
+def _anthems(folder: Path) -> dict[str, str | None]:
+    """The anthem in each recording of a rendered folder."""
+    manifest = folder / "manifest.jsonl"
+    lines = manifest.read_text().splitlines() if manifest.exists() else []
+    return {row["recording_id"]: row["anthem"] for row in map(json.loads, lines)}
 
 
 def _plain(folder: Path) -> Iterator[Entry]:
