@@ -72,7 +72,8 @@ def main() -> None:
     except BaseException as error:
         if signals.received:
             signals.leave()
-        if not isinstance(error, LiviError):
+        # What the system refuses (a broken disk, too many open files) names its file itself.
+        if not isinstance(error, LiviError | OSError):
             raise
         display.complain(str(error), "error")
         sys.exit(LOCKED if isinstance(error, LibraryLocked) else FAILED)

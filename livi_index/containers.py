@@ -16,6 +16,7 @@ import stat
 from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
+from types import TracebackType
 from typing import BinaryIO, Literal
 
 import av
@@ -55,7 +56,39 @@ _BITRATES_2 = {
 _MPEG_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 
 
-def open_regular(path: str | Path) -> FileIO:
+class RegularFile(FileIO):
+    """An open file. Leaving its ``with`` block raises UnreadableAudio, code "io_error", if the
+    system ever refused to read some of it.
+
+    Libraries take a refusal for damage or for the file's end, and the next attempt may succeed:
+    what was made of such a file is not what is in it.
+    """
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        super().__init__(descriptor, "r")
+        self._path = path
+        self._refused: OSError | None = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        try:
+            return super().read(-1 if size is None else size)
+        except OSError as error:
+            self._refused = error
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+        if self._refused is not None:
+            reason = self._refused.strerror or "cannot be read"
+            raise UnreadableAudio(self._path, "io_error", reason) from self._refused
+
+
+def open_regular(path: str | Path) -> RegularFile:
     """Open a regular file for reading, unbuffered.
 
     Raises UnreadableAudio with code "not_found", "permission", "not_regular" or "io_error".
@@ -73,7 +106,7 @@ def open_regular(path: str | Path) -> FileIO:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise UnreadableAudio(path, "not_regular", "this is a folder or a device, not a file")
-    return FileIO(descriptor, "r")
+    return RegularFile(descriptor, path)
 
 
 def sniff(file: BinaryIO | FileIO) -> Kind | None:

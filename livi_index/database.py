@@ -124,8 +124,12 @@ def displayed(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
-_REFUSED = re.compile("No space left|File too large|quota|Read-only file system|Permission denied")
-_DAMAGED = re.compile("orrupt|checksum|not a valid DuckDB|replaying WAL|enough bytes|nvalidated")
+_DAMAGED = re.compile("orrupt|checksum|not a valid DuckDB|replaying WAL|enough bytes")
+_REFUSED = re.compile(
+    "No space left|File too large|quota|Read-only file system|Permission denied|fsync failed"
+    "|[Cc]ould not (write|truncate|remove|move)"
+)
+_UNREADABLE = re.compile("[Cc]ould not read|Input/output error|Too many open files")
 
 
 @contextlib.contextmanager
@@ -147,12 +151,18 @@ def _told(path: Path, error: duckdb.Error | OSError, opening: bool) -> LiviError
     if "Could not set lock" in text:
         pid = re.search(r"PID (\d+)", text)
         return _locked(path, f"pid {pid[1]}" if pid else "an unnamed process")
-    if isinstance(error, OSError) or _REFUSED.search(text):
+    if isinstance(error, OSError):
         return LibraryNotWritable(f"{path} could not be written: {text}")
-    if (opening and not isinstance(error, duckdb.ProgrammingError)) or _DAMAGED.search(text):
-        return LibraryDamaged(
-            f"{path} is damaged: {text.splitlines()[0]}\nWhat was published still answers"
-            " queries. `livi-index check --repair` restores the database from that, or put a"
-            " backup of this file in its place."
-        )
-    return None
+    if not _DAMAGED.search(text):
+        # What DuckDB says of one refusal, and of all that comes after it.
+        if _REFUSED.search(text):
+            return LibraryNotWritable(f"{path} could not be written: {text}")
+        if _UNREADABLE.search(text):
+            return LibraryDamaged(f"{path} cannot be read: {text}; nothing in it was changed")
+        if not (opening or "nvalidated" in text) or isinstance(error, duckdb.ProgrammingError):
+            return None
+    return LibraryDamaged(
+        f"{path} is damaged: {text.splitlines()[0]}\nWhat was published still answers"
+        " queries. `livi-index check --repair` restores the database from that, or put a"
+        " backup of this file in its place."
+    )

@@ -29,7 +29,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -356,7 +356,8 @@ def generation(library_dir: str | Path, number: int) -> Generation:
     library = Path(library_dir)
     path = library / PUBLISHED / folder_name(number) / MANIFEST
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        with _readable(path):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError:
         raise _damaged(path, "is missing") from None
     return _open(library, number, digest, recheck=True)
@@ -386,7 +387,8 @@ def current_number(library: Path) -> int:
 
 def _read_current(library: Path) -> tuple[int, str]:
     try:
-        text = (library / CURRENT).read_text("ascii", "replace")
+        with _readable(library / CURRENT):
+            text = (library / CURRENT).read_text("ascii", "replace")
     except FileNotFoundError:
         if generations(library):
             raise _damaged(library / CURRENT, "is missing") from None
@@ -402,12 +404,13 @@ def _open(library: Path, generation: int, digest: str, recheck: bool) -> Generat
     folder = library / PUBLISHED / folder_name(generation)
     with contextlib.ExitStack() as undo:
         try:
-            hold = undo.enter_context((folder / MANIFEST).open("rb"))
+            with _readable(folder / MANIFEST):
+                hold = undo.enter_context((folder / MANIFEST).open("rb"))
+                with contextlib.suppress(OSError):  # a file system without locks: no protection
+                    fcntl.flock(hold, fcntl.LOCK_SH)
+                content = hold.read()
         except FileNotFoundError:
             raise _damaged(folder / MANIFEST, "is missing") from None
-        with contextlib.suppress(OSError):  # no locks on this file system, so no protection
-            fcntl.flock(hold, fcntl.LOCK_SH)
-        content = hold.read()
         if hashlib.sha256(content).hexdigest() != digest:
             raise _damaged(folder / MANIFEST, "is not the one that was published")
         try:
@@ -432,9 +435,10 @@ def _verify(library: Path, folder: Path, manifest: Manifest, recheck: bool) -> N
     for file in manifest.files:
         path = folder / file.name
         try:
-            if known.get(f"{folder.name}/{file.name}") != [*_looks(path), file.sha256]:
-                fresh = True
-                _compare(folder, file)
+            with _readable(path):
+                if known.get(f"{folder.name}/{file.name}") != [*_looks(path), file.sha256]:
+                    fresh = True
+                    _compare(folder, file)
         except FileNotFoundError:
             raise _damaged(path, "is missing") from None
     if fresh:
@@ -444,10 +448,12 @@ def _verify(library: Path, folder: Path, manifest: Manifest, recheck: bool) -> N
 def _compare(folder: Path, file: SavedFile) -> None:
     path = folder / file.name
     try:
-        if saved_file(path) != file:
-            raise _damaged(path, "is not what was published")
+        with _readable(path):
+            found = saved_file(path)
     except FileNotFoundError:
         raise _damaged(path, "is missing") from None
+    if found != file:
+        raise _damaged(path, "is not what was published")
 
 
 def remember(library: Path, folder: Path, manifest: Manifest) -> None:
@@ -479,6 +485,17 @@ def _remembered(library: Path) -> dict[str, list[int | str]]:
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Tell what the system says against reading a file; that it is not there is for the caller."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _damaged(path, f"cannot be read ({error.strerror})") from error
 
 
 def _damaged(path: Path, what: str) -> LibraryDamaged:

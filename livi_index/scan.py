@@ -148,11 +148,7 @@ def content_hash(path: str | Path) -> bytes:
     Raises UnreadableAudio if the file cannot be opened or read.
     """
     with open_regular(path) as file:
-        try:
-            return _packet_hash(file) or _file_hash(file)
-        except OSError as error:
-            reason = error.strerror or "cannot be read"
-            raise UnreadableAudio(Path(path), "io_error", reason) from error
+        return _packet_hash(file) or _file_hash(file)
 
 
 def recording_id(content_hash: bytes) -> int:
@@ -173,12 +169,15 @@ def parse_id(text: str) -> int:
 
 
 def read_tags(path: str | Path) -> Tags:
-    """Title, artist, album, ISRC and year; what is absent or damaged is None. Raises nothing."""
-    try:
-        with open_regular(path) as file:
+    """Title, artist, album, ISRC and year; what is absent or damaged is None.
+
+    Raises UnreadableAudio if the file cannot be opened or read.
+    """
+    with open_regular(path) as file:
+        try:
             tag = TinyTag.get(file_obj=file, duration=False)
-    except (UnreadableAudio, *_TAG_FAULTS):
-        return Tags()
+        except _TAG_FAULTS:
+            return Tags()
     year = re.search(r"\d{4}", str(tag.year or ""))
     return Tags(
         title=_text(tag.title),
@@ -218,7 +217,7 @@ def _packet_hash(file: FileIO) -> bytes | None:
                     digest.update(packet)
                     n_packets += 1
     except (av.FFmpegError, IndexError, OSError):
-        return None  # OSError: damage made FFmpeg seek to nowhere; a bad disk fails again below
+        return None  # OSError: damage made FFmpeg seek to nowhere, or the file remembers it
     return digest.digest() if n_packets else None
 
 

@@ -389,6 +389,18 @@ def test_what_another_edition_published_is_told_apart_and_made_anew(tmp_path: Pa
         assert answers(generation) == expected
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
+@pytest.mark.parametrize("name", ["CURRENT", "published/000001/manifest.json"])
+def test_what_cannot_be_read_is_told(tmp_path: Path, name: str) -> None:
+    filled(tmp_path, *range(1, 9))
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/proc/self/mem")  # whose first page cannot be read
+    with pytest.raises(LibraryDamaged, match=r"cannot be read \(Input/output error\)"):
+        current(tmp_path)
+    (tmp_path / name).unlink()
+    assert filled(tmp_path) == 2
+
+
 def damage(path: Path, kind: str, rng: random.Random) -> None:
     content = bytearray(path.read_bytes())
     at = rng.randrange(len(content))

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import stat
 import struct
@@ -11,6 +12,7 @@ import pytest
 import soundfile
 
 from livi_index import scan
+from livi_index.audio import decode
 from livi_index.errors import BadInput, UnreadableAudio
 from livi_index.scan import AudioFile, Skipped, Tags, content_hash, read_tags, walk
 
@@ -338,8 +340,9 @@ def test_tags_of_every_field(audio_file, tmp_path):
 
 
 def test_tags_of_damaged_files_are_empty_or_text(audio_file, tmp_path):
-    assert read_tags(tmp_path / "gone.mp3") == Tags()
-    assert read_tags(tmp_path) == Tags()
+    for path in (tmp_path / "gone.mp3", tmp_path):
+        with pytest.raises(UnreadableAudio):
+            read_tags(path)
     rng = np.random.default_rng(5)
     path = tmp_path / "x"
     for kind in audio_files.KINDS:
@@ -350,3 +353,19 @@ def test_tags_of_damaged_files_are_empty_or_text(audio_file, tmp_path):
             path.write_bytes(data.tobytes())
             assert isinstance(read_tags(path), Tags)
             assert len(content_hash(path)) == 32
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
+def test_what_the_system_refuses_to_read_is_no_damage():
+    refused = "/proc/self/mem"  # a regular file whose first page cannot be read
+    for read in (scan.looks_like_audio, content_hash, read_tags, decode):
+        with pytest.raises(UnreadableAudio, match="Input/output error") as caught:
+            read(refused)
+        assert caught.value.code == "io_error"
+    # Also where somebody takes it for the end of the file.
+    with (
+        pytest.raises(UnreadableAudio),
+        scan.open_regular(refused) as file,
+        contextlib.suppress(OSError),
+    ):
+        file.read(10)

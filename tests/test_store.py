@@ -16,7 +16,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from livi_index.database import write_lock
+from livi_index.database import translated, write_lock
 from livi_index.errors import BadInput, LibraryDamaged, LibraryLocked, LibraryNotWritable
 from livi_index.records import (
     SEGMENT_DTYPE,
@@ -355,7 +355,7 @@ def test_a_second_process_is_told_who_holds_the_file(tmp_path: Path) -> None:
 def test_the_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
     script = """
         import time
-        from livi_index.database import write_lock
+        from livi_index.database import translated, write_lock
         with write_lock(sys.argv[1]):
             print("held", flush=True)
             time.sleep(60)
@@ -490,6 +490,29 @@ def test_a_full_disk_refuses_the_batch_and_keeps_the_rest(tmp_path: Path) -> Non
         assert store.recording_ids() == set(range(1, kept + 1))
         assert len(store.segments(MODEL, "words")) == kept * 10
         store.commit(batch(kept + 1))
+
+
+# What DuckDB said when the system refused one of its calls (benchmarks/endurance/io_errors.py).
+REFUSED = {
+    'Cannot open file "/l/library.duckdb": Input/output error': "cannot be read",
+    'Could not read from file "/l/library.duckdb": Input/output error': "cannot be read",
+    'Failed to commit: Could not write file "/l/x.wal": Input/output error': "could not be written",
+    "FATAL Error: fsync failed!": "could not be written",
+    "Checkpoint failed. The database has been invalidated. Original error: Could not write file "
+    '"/l/x": Input/output error': "could not be written",
+    'Corrupt database file: computed checksum 1 does not match stored checksum 2 in block 3: "/l"'
+    " could not be written": "is damaged",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+@pytest.mark.parametrize("opening", [False, True])
+def test_what_the_system_refuses_is_no_damage(text: str, opening: bool) -> None:
+    with (
+        pytest.raises((LibraryDamaged, LibraryNotWritable), match=REFUSED[text]),
+        translated(Path("/l/library.duckdb"), opening=opening),
+    ):
+        raise duckdb.IOException(text)
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:

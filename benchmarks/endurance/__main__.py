@@ -1,26 +1,28 @@
 """What a library survives: ``python -m benchmarks.endurance NAME``
 
 One name for each promise; ``all`` is every one of them. Each writes its own result file and ends
-with 1 if anything that was promised did not hold. Some need root, or the program ``strace``, and
-say so.
+with 1 if anything that was promised did not hold. After ``--minutes`` no further trial begins, and
+the result says how many there were. Some need root or the program ``strace``, and say so.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.endurance import io_errors, kills
+from benchmarks.endurance import damage, io_errors, kills
 from benchmarks.results import RESULTS, write_result
 
 # Name: what measures, and how many trials.
-TRIALS: dict[str, tuple[Callable[[Path, int], dict[str, Any]], int]] = {
+TRIALS: dict[str, tuple[Callable[[Path, int, float], dict[str, Any]], int]] = {
     "kills": (kills.measure, 200),
+    "damage": (damage.measure, 10),
     "io-errors": (io_errors.measure, 0),
 }
 
@@ -29,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=[*TRIALS, "all"])
     parser.add_argument("--count", type=int, help="trials, where another number is wanted")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="for each name")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
     options = parser.parse_args()
     broken = False
@@ -36,9 +39,8 @@ def main() -> None:
         measure, count = TRIALS[name]
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="endurance-") as place:
-            figures = measure(
-                Path(place).resolve(), count if options.count is None else options.count
-            )
+            n = count if options.count is None else options.count
+            figures = measure(Path(place).resolve(), n, began + 60 * options.minutes)
         figures["seconds"] = round(time.monotonic() - began)
         write_result(f"endurance-{name}", figures, options.out, program="endurance")
         print(json.dumps(figures, indent=1))

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,8 +82,3 @@ def _at(point: Point, does: str, *options: str) -> list[str]:
     given = [f"trace={point.call}", f"inject={point.call}:{does}:when={point.time}"]
     told = ["-f", *options, "-qq", "-o", os.devnull, "-P", point.file]
     return [strace(), *told, *(word for each in given for word in ("-e", each))]
-
-
-def sample(every: Sequence[Point], n: int) -> list[Point]:
-    """n of the points, evenly from first to last; more than once where there are fewer."""
-    return [every[i * len(every) // n] for i in range(n)] if every else []

@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import soundfile
@@ -32,6 +34,8 @@ KINDS = ("wav", "ogg", "flac", "mp3")
 TOLERANCE = 1e-5
 TOP = 10
 
+Item = TypeVar("Item")
+
 
 @dataclass(frozen=True)
 class Told:
@@ -40,6 +44,11 @@ class Told:
     code: int
     out: str
     err: str
+
+
+def timely(items: Iterable[Item], end_s: float) -> Iterator[Item]:
+    """The items, until it is that late by the monotonic clock."""
+    return takewhile(lambda _: time.monotonic() < end_s, items)
 
 
 def melody(seed: int, n: int) -> NDArray[np.int64]:
@@ -155,6 +164,15 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
             return f"other {name}"
     if one["recordings"].keys() != other["recordings"].keys():
         return "other recordings"
+    return beyond(one, other)
+
+
+def beyond(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What one ``contents`` holds that is not so in the other; empty if it is a part of it."""
+    if not set(one["files"]) <= set(other["files"]):
+        return "other files"
+    if not one["recordings"].keys() <= other["recordings"].keys():
+        return "more recordings"
     for number, (times, transcript, vectors) in one["recordings"].items():
         its_times, its_transcript, its_vectors = other["recordings"][number]
         if (times, transcript) != (its_times, its_transcript):

@@ -1,7 +1,7 @@
 """Nothing that was acknowledged is lost, whenever a build is killed.
 
-Half of the kills come at random moments, half at named points (``faults``): before every kind of
-write, sync and rename of commit and publish. After each the library is opened and looked through
+Half of the kills come at random moments, half at named points (``faults``): before any write, sync
+and rename of commit and publish. After each the library is opened and looked through
 by ``check``; what was said to be kept must be there; of what was done but not yet kept, no more
 than one batch may be gone. Then the build is run again, until it ends, and what it made is compared
 with what an uninterrupted one makes.
@@ -9,6 +9,7 @@ with what an uninterrupted one makes.
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 import subprocess
@@ -18,11 +19,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
-from benchmarks.endurance.faults import WRITING, killing, points, sample, watching
-from benchmarks.endurance.ground import READER, catalogue, contents, difference, environment_of
+from benchmarks.endurance.faults import WRITING, killing, points, watching
+from benchmarks.endurance.ground import (
+    READER,
+    catalogue,
+    contents,
+    difference,
+    environment_of,
+    timely,
+)
 from benchmarks.endurance.victim import BATCH
 from benchmarks.results import ROOT
 from livi_index.check import check
@@ -36,15 +43,15 @@ BEHIND = ("the database holds what is not published yet", "what the database hol
 class Trial:
     """Builds of one catalogue, killed and looked at."""
 
-    def __init__(self, place: Path, music: Path, model: Path = READER) -> None:
-        self.music, self.model = music, model
+    def __init__(self, place: Path, music: Path) -> None:
+        self.music = music
         self.library = place / "library"
         self.violations: list[str] = []
         self.kills = self.resumed = self.most_recomputed = 0
 
     def start(self, before: Sequence[str] = ()) -> subprocess.Popen[str]:
         program = [sys.executable, "-m", "benchmarks.endurance.victim"]
-        words = [*before, *program, str(self.music), str(self.library), str(self.model)]
+        words = [*before, *program, str(self.music), str(self.library), str(READER)]
         pipe = subprocess.PIPE
         return subprocess.Popen(
             words, cwd=ROOT, env=environment_of({}), stdout=pipe, stderr=pipe, text=True
@@ -104,11 +111,15 @@ class Trial:
         shutil.rmtree(self.library)
 
 
-def measure(place: Path, n: int, seed: int = 0, model: Path = READER) -> dict[str, Any]:
-    """n kills, half of them at random moments and half at named points."""
+def measure(place: Path, n: int, end_s: float) -> dict[str, Any]:
+    """n kills, at named points and at random moments in turn.
+
+    The build that is killed at a point begins anew, the one that is killed at a moment goes on
+    from there, and then it is run to its end.
+    """
     music = place / "music"
     catalogue(music, SONGS)
-    trial = Trial(place, music, model)
+    trial = Trial(place, music)
     log = place / "calls"
     with trial.start(watching(log, WRITING)) as process:
         process.communicate()
@@ -119,23 +130,22 @@ def measure(place: Path, n: int, seed: int = 0, model: Path = READER) -> dict[st
         process.communicate()
     whole_s, whole = time.monotonic() - began, contents(trial.library)
     shutil.rmtree(trial.library)
-    rng = np.random.default_rng(seed)
-    while trial.kills < n // 2:
-        if not trial.killed(after_s=rng.uniform(0, whole_s)) or rng.random() < 0.25:
-            trial.finish(whole)
-    shutil.rmtree(trial.library, ignore_errors=True)
-    at_random = trial.kills
-    chosen = sample(every, n - at_random)
-    for point in chosen:
+    rng = random.Random(0)
+    rng.shuffle(every)
+    named = at_random = 0
+    for point in timely(every, end_s):
+        if trial.kills >= n:
+            break
         if trial.killed(before=killing(point)):
-            trial.finish(whole)
+            named += 1
         else:
             trial.violations.append(f"not killed at {point}")
-            shutil.rmtree(trial.library)
+        at_random += trial.killed(after_s=rng.uniform(0, whole_s))
+        trial.finish(whole)
     return {
         "kills": trial.kills,
         "at_random_moments": at_random,
-        "at_named_points": len(chosen),
+        "at_named_points": named,
         "named_points": len(every),
         "songs": SONGS,
         "batch": BATCH,
