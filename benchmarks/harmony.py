@@ -101,9 +101,11 @@ class Items:
 
 
 def number_of(library: Library, path: Path) -> int:
-    """The recording at a path, 0 if nothing of it can be found."""
-    number = library.generation.recording_at(path.absolute()) or 0
-    return number if number in library.recording_ids() else 0
+    """The recording at a path, 0 if nothing of it can be found in any space."""
+    generation = library.generation
+    number = generation.recording_at(path.absolute()) or 0
+    known = (generation.recording_ids(space) for space in generation.spaces)
+    return number if any(number in ids for ids in known) else 0
 
 
 def questions(
