@@ -1,9 +1,9 @@
 """Any systems on any catalogue: ``python -m benchmarks.run --systems NAME… --catalog [NAME] ROOT``
 
 ROOT alone is a folder with ``works.csv`` or ``entries.csv`` such as ``catalogs/demo``; NAME is a
-data set of ``catalogs`` whose audio lies below ROOT. Without ``--systems`` all are measured:
-those of ``baselines.systems``, whose weights lie below ``--weights`` or ``LIVI_WEIGHTS``. LIVI is
-the bundle that ``--model`` names. The text rows read the words that the catalogue tells, in that
+data set of ``catalogs`` whose audio lies below ROOT. Without ``--systems`` all are measured: those
+of ``baselines.systems``, whose weights lie below ``--weights`` or ``LIVI_WEIGHTS``; ``livi`` is the
+bundle that ``--model`` names. The text rows read the words that the catalogue tells, in that
 bundle's space of texts, or with ``--whisper`` and ``--text-encoder`` what is heard.
 
 Every recording asks for the others of its work. It is decoded once and heard by all systems; those
@@ -45,12 +45,14 @@ from catalogs.lyrics import lines_of
 from livi_index.audio import decode
 from livi_index.errors import BadInput, LiviError, UnreadableAudio
 from livi_index.metrics import evaluate, rank_scores, summarise
+from livi_index.models import open_bundle
 
 if TYPE_CHECKING:
     from livi_index.build import BuildReport
 
 MAX_S = 600.0  # of a recording that is heard, as the reference measures
 TEXT_ROWS = {"t_global": False, "t_local": True}  # and whether by half minutes
+LIVI = ("livi", "livi-paper")
 PRODUCT = "livi-index"
 
 FloatArray = NDArray[np.float32]
@@ -146,10 +148,12 @@ class Kept:
 
 def contestant(row: Row, options: argparse.Namespace) -> Contestant:
     """A system, opened. Raises BadInput, BadModel."""
-    if row.name == "livi":
+    if row.name in LIVI:
         from benchmarks.baselines.livi import Livi
 
         bundle = bundle_of(options)
+        if row.weights is not None:
+            bundle = open_bundle((options.weights / row.weights).parent)
         facts: dict[str, Any] = {"model": model_facts(bundle)}
         return Contestant(row, Livi(bundle), facts, bundle.card.model_id)
     if row.name in TEXT_ROWS:

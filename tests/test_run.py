@@ -55,10 +55,11 @@ def figures(out: Path, folder: Path, system: str) -> dict[str, Any]:
 
 
 def test_systems_are_measured_on_a_catalogue(folder: Path, tmp_path: Path) -> None:
-    names = ("chroma-fourier", "livi", "clews")
-    ended = run(
-        "--systems", *names, "--catalog", folder, "--model", BUNDLE.path, "--out", tmp_path
-    )  # fmt: skip
+    names = ("chroma-fourier", "livi", "livi-paper", "clews")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "livi").symlink_to(BUNDLE.path)
+    places = ("--model", BUNDLE.path, "--weights", tmp_path / "weights", "--out", tmp_path)
+    ended = run("--systems", *names, "--catalog", folder, *places)
     assert ended.returncode == 0, ended.stderr
     chroma = figures(tmp_path, folder, "chroma-fourier")
     assert (chroma["status"], chroma["n_parameters"], chroma["dim"]) == ("measured", 0, 456)
@@ -70,6 +71,7 @@ def test_systems_are_measured_on_a_catalogue(folder: Path, tmp_path: Path) -> No
     assert scores["answerable"]["hr1"] == 1
     livi = figures(tmp_path, folder, "livi")
     assert livi["model"]["name"] == BUNDLE.card.name and list(livi["scores"]) == ["mean cosine"]
+    assert figures(tmp_path, folder, "livi-paper")["scores"] == livi["scores"]
     clews = figures(tmp_path, folder, "clews")
     assert clews["status"] == "weights not available" and "scores" not in clews
     assert "zenodo.org" in clews["get"] and "zenodo.org" in ended.stdout
@@ -129,9 +131,8 @@ def test_given_words_and_the_product_are_rows(tmp_path: Path) -> None:
     assert {"decode", "encode", "compare"} <= set(product["seconds"])
     table = layout.systems(tmp_path)
     assert "| this product: a bundle and its own ranking (" in table and "true words" in table
-    assert "| LIVI: vectors of a bundle, their mean | 31.89 / 668.9 | 1.51 / 0.949 / 0.966 |" in (
-        layout.paper(tmp_path)
-    )
+    paper = layout.paper(tmp_path)
+    assert "| LIVI, the authors' weights | 31.89 / 668.9 | 1.51 / 0.949 / 0.966 |" in paper
 
 
 def test_mistakes_are_told(folder: Path, tmp_path: Path) -> None:

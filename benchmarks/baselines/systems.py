@@ -1,7 +1,8 @@
 """All systems by name: their networks, where their weights are to be had, how they were measured.
 
 ``livi`` and ``livi-index`` are a bundle: its vectors and their mean, as the paper measures, and the
-whole product with its own ranking. The text rows read words that are known of a catalogue, or that
+whole product with its own ranking; ``livi-paper`` is the bundle that ``export.livi`` makes of the
+authors' weights. The text rows read words that are known of a catalogue, or that
 a transcriber hears.
 
 No weights travel with this project. They are looked for below one folder, by the paths that the
@@ -21,7 +22,10 @@ from livi_index.errors import BadInput
 
 HUB = "https://huggingface.co"
 ZENODO = "https://zenodo.org/records/15045900"
-LIVI_WEIGHTS = "https://drive.google.com/drive/folders/1hqkj7E1L2Tj-DwIbGXyRDcSGI_REq5Kf (livi.pth)"
+LIVI_WEIGHTS = (
+    "python -m export.livi --checkpoint livi.pth, which lies at"
+    " https://drive.google.com/drive/folders/1hqkj7E1L2Tj-DwIbGXyRDcSGI_REq5Kf"
+)
 TEACHER = (
     f"{HUB}/openai/whisper-large-v3-turbo (--whisper) and"
     f" {HUB}/Alibaba-NLP/gte-multilingual-base (--text-encoder)"
@@ -83,10 +87,11 @@ class Row:
 
 
 ROWS = (
-    Row("livi", "LIVI: vectors of a bundle, their mean", "", place=LIVI_WEIGHTS),
+    Row("livi-paper", "LIVI, the authors' weights", "", "livi/card.json", LIVI_WEIGHTS),
+    Row("livi", "LIVI's way: vectors of a bundle, their mean", ""),
     Row("livi-index", "this product: a bundle and its own ranking", ""),
-    Row("t_global", "text of a whole recording", "", place=TEACHER),
-    Row("t_local", "texts of half minutes, their mean", "", place=TEACHER),
+    Row("t_global", "t_global, the text of a recording", "", place=TEACHER),
+    Row("t_local", "t_local, texts of half minutes, their mean", "", place=TEACHER),
     Row("chroma-fourier", "chroma, 2-D Fourier magnitudes", "chroma.ChromaFourier"),
     Row("chroma-mfcc", "mean chroma and MFCC", "chroma.ChromaMeans"),
     Row(
