@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from livi_index.vectors import CONNECTIVITY, EXPANSION_ADD
 
+EFFORTS = (64, 128, 256, 512, 1024)  # of graphs
 CANDIDATES = 100  # of which the best are found exactly, where an index is coarse
 TRAINED_ON = 32  # vectors a list, for inverted lists
 TRAINING_ROUNDS = 10
@@ -49,7 +50,7 @@ class Index(Protocol):
 class Usearch:
     """``dtype`` is f16, bf16, i8 or b1; ``metric`` ip leaves out what unit vectors do not need."""
 
-    efforts: tuple[int, ...] = (64, 128, 256, 512)
+    efforts: tuple[int, ...] = EFFORTS
 
     def __init__(self, dim: int, dtype: str, metric: str = "cos") -> None:
         from usearch.index import Index as Graph
@@ -86,7 +87,7 @@ class Usearch:
 class Hnswlib:
     """Single precision: it has no other."""
 
-    efforts: tuple[int, ...] = (64, 128, 256, 512)
+    efforts: tuple[int, ...] = EFFORTS
 
     def __init__(self, dim: int, count: int) -> None:
         import hnswlib
@@ -114,7 +115,7 @@ class Hnswlib:
 class FaissGraph:
     """``dtype`` is f16 or f32."""
 
-    efforts: tuple[int, ...] = (64, 128, 256, 512)
+    efforts: tuple[int, ...] = EFFORTS
 
     def __init__(self, dim: int, dtype: str) -> None:
         import faiss
@@ -217,7 +218,7 @@ class Reranked:
 
     @property
     def efforts(self) -> tuple[int, ...]:
-        return (128, 256, 512)
+        return EFFORTS[1:]
 
     def add(self, first: int, vectors: FloatArray) -> None:
         self.index.add(first, vectors)
@@ -241,8 +242,8 @@ class Reranked:
 
 
 NAMES = (
-    "usearch-f16", "usearch-f16-ip", "usearch-i8", "usearch-b1", "faiss-hnsw-f16",
-    "faiss-hnsw-f32", "faiss-ivf-f16", "hnswlib-f32", "exact",
+    "usearch-f16", "usearch-f16-ip", "usearch-bf16-ip", "usearch-i8", "usearch-b1",
+    "faiss-hnsw-f16", "faiss-hnsw-f32", "faiss-ivf-f16", "hnswlib-f32", "exact",
 )  # fmt: skip
 
 

@@ -303,12 +303,12 @@ def projection(looks: Mapping[int, Any], name: str) -> dict[str, Any]:
             f" × {PROJECTED:.0e} = {told['build_cpu_h']:.0f} hours of one thread"
         )
         effort = max(low["efforts"], key=int)
-        ms = [each["efforts"][effort]["p50_ms"] for each in (low, high)]
+        ms = [each["efforts"][effort]["cpu_ms"] for each in (low, high)]
         slower = (ms[1] / ms[0]) ** (1 / span)
-        told["p50_ms"] = ms[1] * slower**tens
+        told["cpu_ms"] = ms[1] * slower**tens
         text.append(
             f"an answer {ms[1]:.2f} ms with effort {effort} × {slower:.2f} for each ten times"
-            f" = {told['p50_ms']:.1f} ms"
+            f" = {told['cpu_ms']:.1f} ms of one thread"
         )
     return {**told, "arithmetic": "; ".join(text)}
 
@@ -350,8 +350,9 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     if kept.exists():
         looks = {int(n): found for n, found in json.loads(kept.read_text()).items()}
     for n, nearest in fill(fillings, data, looks_at(options.count, options.looks)):
-        looks[n] = look(fillings, data, nearest)
-        kept.write_text(json.dumps(looks))
+        if n not in looks or set(looks[n]["systems"]) != set(names):
+            looks[n] = look(fillings, data, nearest)
+            kept.write_text(json.dumps(looks))
         _write(looks, options)
         _print(n, looks[n]["systems"])
     if options.count in looks:
