@@ -46,9 +46,10 @@ from catalogs import Entry
 from catalogs.copies import KINDS, altered, halves, recordings
 from catalogs.sung import write_entries
 from livi_index.build import BuildOptions, build
+from livi_index.keeping import KEPT
 from livi_index.library import Library, open_library
 from livi_index.metrics import rank_scores
-from livi_index.models import CARD, Bundle
+from livi_index.models import CARD, Bundle, open_bundle
 from livi_index.ranking import Heard
 
 HARMONY = "harmony"
@@ -300,7 +301,7 @@ def kept(options: argparse.Namespace, folder: Path, bundle: Bundle) -> Iterator[
     """The library of a folder with a list, beside others where it was asked for."""
     place = options.kept and options.kept / f"library-{folder.name}"
     with library_of(folder, bundle, place) as library:
-        yield library
+        yield made_with(library, bundle)
 
 
 @contextmanager
@@ -311,7 +312,19 @@ def built(
     with folder_of(options, f"library-{name}") as place:
         build(paths, place, BuildOptions(model=str(bundle.path)))
         with open_library(place, model=bundle) as library:
-            yield library
+            yield made_with(library, bundle)
+
+
+def made_with(library: Library, bundle: Bundle) -> Library:
+    """The same library; leaves the program where it was kept with other networks than these.
+
+    A library stays with those that it was built with, and one whose harmony was made anew has the
+    id of the model as before: its figures would be of neither.
+    """
+    kept = open_bundle(library.path / KEPT / bundle.card.model_id)
+    if kept.card.files != bundle.card.files:
+        raise SystemExit(f"{library.path} was built with other networks than {bundle.path}'s")
+    return library
 
 
 def _table(figures: dict[str, Any]) -> None:

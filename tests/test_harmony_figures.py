@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,24 @@ def test_halves_ask_for_halves_and_one_melody_is_no_wrong_pair(data: Path) -> No
         assert pairs == sorted(pairs, key=lambda pair: -pair["probability"])
         assert all({pair["query"], pair["hit"]} != {"anthem-tza", "anthem-zmb"} for pair in pairs)
     assert figures["highest_probability"]["harmony"] < 0.9
+
+
+def test_a_library_of_other_networks_is_not_measured(tmp_path: Path) -> None:
+    main = rendered(tmp_path / "main", [("w0-a", "sung", 0.4), ("w0-b", "sung", 0.43)], 3.0)
+    asked = options(tmp_path, folder=main, instrumentals=None, softer=[])
+    asked.kept = tmp_path / "kept"
+    before = harmony.versions(asked)["asked"]["sung"]
+    assert before == harmony.versions(asked)["asked"]["sung"]
+    shutil.copytree(BUNDLE, tmp_path / "other")
+    card = json.loads((tmp_path / "other" / "card.json").read_bytes())
+    first = (tmp_path / "other" / "harmony.onnx").read_bytes() + b"\x0a\x00"
+    (tmp_path / "other" / "harmony.onnx").write_bytes(first)
+    digest = hashlib.sha256(first).hexdigest()
+    card["files"]["harmony.onnx"] = {"sha256": digest, "size": len(first)}
+    (tmp_path / "other" / "card.json").write_text(json.dumps(card))
+    asked.model = str(tmp_path / "other")
+    with pytest.raises(SystemExit, match="other networks"):
+        harmony.versions(asked)
 
 
 def test_a_bundle_without_harmony_is_the_same_but_for_it(tmp_path: Path) -> None:
