@@ -18,6 +18,7 @@ without its walk, commits and publishing.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -49,12 +50,10 @@ from benchmarks.results import (
 )
 from livi_index.generations import CURRENT, VERIFIED
 from livi_index.groups import PairOptions, neighbours
-from livi_index.library import open_library
+from livi_index.library import SPACE, open_library
 from livi_index.models import Bundle
 
-SEGMENTS = 6  # of a recording; songs of three minutes have up to 16
-NEW_SONGS = 100
-NEW_S = 40.0
+NEW_S = 20.0
 QUERIES = 30
 
 Figures = dict[str, Any]
@@ -64,15 +63,16 @@ class Place:
     """Where the large library lies, with its files."""
 
     def __init__(
-        self, folder: Path, bundle: Bundle, songs: Path, recordings: int, tracks: int
+        self, folder: Path, bundle: Bundle, songs: Path, options: argparse.Namespace
     ) -> None:
         self.folder = folder
-        self.tracks = tracks
+        self.tracks: int = options.tracks
+        self.new_songs: int = options.new_songs
         self.library = folder / "library"
         self.music = folder / "music"
         self.songs = songs
         self.bundle = bundle
-        self.shape = replace(measured_shape(recordings), segments=SEGMENTS)
+        self.shape = replace(measured_shape(options.recordings), segments=options.segments)
 
     def fill(self) -> Made:
         return large.make_library(self.library, self.music, self.bundle, self.shape)
@@ -109,7 +109,7 @@ def night(place: Place) -> Figures:
     place.fill()
     unchanged = place.run("build", "--json", "--normal-priority")
     songs = place.music / f"new {time.time():.0f}"
-    n = new_songs(place.songs, songs, NEW_SONGS)
+    new_songs(place.songs, songs, place.new_songs)
     alone = run_product("build", songs, "--json", "--normal-priority", "--library", songs / "own")
     own = json.loads(alone.stdout)
     own_s = own["seconds"] - sum(own["stages"][name] for name in ("walk", "commit", "publish"))
@@ -118,13 +118,14 @@ def night(place: Place) -> Figures:
     before = json.loads(unchanged.stdout)
     return {
         "recordings": place.shape.recordings,
-        "segments_of_a_recording": SEGMENTS,
+        "segments_of_a_recording": place.shape.segments,
         "bytes": sum(file.stat().st_size for file in place.generation.iterdir()),
-        "new_songs": n,
+        "new_songs": place.new_songs,
         "indexed": report["indexed"],
         "instrumental": report["instrumental"],
         "audio_s": report["audio_seconds"],
         "own_s": round(own_s, 2),
+        "own_cpu_s": round(alone.cpu_s, 2),
         "beyond_own_s": round(told.seconds - own_s, 2),
         **of(told),
         "stages_s": report["stages"],
@@ -132,8 +133,8 @@ def night(place: Place) -> Figures:
     }
 
 
-def new_songs(real: Path, folder: Path, n: int) -> int:
-    """Stretches of real songs, each other ones than all before; how many could be made."""
+def new_songs(real: Path, folder: Path, n: int) -> None:
+    """Stretches of real songs, each other ones than all before."""
     folder.mkdir(parents=True)
     paths = sorted((*real.glob("*.mp3"), *real.glob("*.ogg")))
     rng = np.random.default_rng()
@@ -144,7 +145,6 @@ def new_songs(real: Path, folder: Path, n: int) -> int:
             song.seek(int(rng.integers(0, max(1, song.frames - length))))
             samples = song.read(length, dtype="float32", always_2d=True)
             soundfile.write(folder / f"{number:03}.flac", samples, song.samplerate)
-    return n
 
 
 def cold(place: Place) -> Figures:
@@ -187,7 +187,7 @@ def answers(place: Place, made: Made) -> Figures:
     with open_library(place.library) as library:
         for work, query in zip(works.tolist(), queries, strict=True):
             began = time.perf_counter()
-            hits = library.rank(query, k=1)
+            hits = library.rank({SPACE: query}, k=1)
             times_ms.append(1000 * (time.perf_counter() - began))
             found += hits[0].recording_id in _ids_of(work, shape)
     return {
@@ -332,12 +332,14 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="for libraries; it is kept")
     parser.add_argument("--recordings", type=int, default=200_000)
+    parser.add_argument("--segments", type=int, default=6, help="of a made recording")
+    parser.add_argument("--new-songs", type=int, default=100, help="of a night")
     parser.add_argument("--tracks", type=int, default=50_000, help="of the long run")
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all, unless named")
     options = parser.parse_args()
     songs = data_folder(options, "sung") / "sung"
     bundle = bundle_of(options)
-    place = Place(options.folder, bundle, songs, options.recordings, options.tracks)
+    place = Place(options.folder.absolute(), bundle, songs, options)
     result = read_result("nights", options.out)
     figures: Figures = result["figures"] if result else {}
     for name in options.parts or PARTS:

@@ -336,16 +336,20 @@ def _save_transcripts(
     transcripts: Iterable[tuple[int, Transcript]], path: Path, spans: NDArray[np.void]
 ) -> SavedFile:
     """Write transcripts in a row, and note in ``spans`` where each lies."""
-    n = 0
+    numbers: list[int] = []
+    lengths: list[int] = []
     with path.open("wb") as file:
         _write_header(file, 0)
         for number, transcript in transcripts:
-            row = np.searchsorted(spans["recording_id"], number)
-            spans["first_phone"][row], spans["phones"][row] = n, len(transcript)
+            numbers.append(number)
+            lengths.append(len(transcript))
             file.write(transcript.tobytes())
-            n += len(transcript)
         file.seek(0)
-        _write_header(file, n)  # as long as before: numpy leaves room for the number to grow
+        # As long as before: numpy leaves room for the number to grow.
+        _write_header(file, sum(lengths))
+    rows = np.searchsorted(spans["recording_id"], np.array(numbers, np.int64))
+    spans["first_phone"][rows] = np.cumsum([0, *lengths])[:-1]
+    spans["phones"][rows] = lengths
     return saved_file(path)
 
 
