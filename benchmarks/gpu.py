@@ -176,6 +176,8 @@ def on_gpu(options: Namespace) -> dict[str, Any]:
     windows = 0.1 * torch.randn(BATCH, 30 * SAMPLE_RATE)
     student = random_student(options.width, options.layers)
     figures: dict[str, Any] = {
+        "width": options.width,
+        "layers": options.layers,
         "gpu": torch.cuda.get_device_name(),
         "gflop_a_window": gflop(options.width, options.layers),
         "ceiling_tflops": ceiling_tflops(options.seconds),
@@ -225,6 +227,8 @@ def on_processor(options: Namespace) -> dict[str, Any]:
         parity = check(path, reference, "fp32")
         size = path.stat().st_size
     return {
+        "width": options.width,
+        "layers": options.layers,
         "gflop_a_window": gflop(options.width, options.layers),
         "torch_s": torch_s,
         "graph_s": graph_s,

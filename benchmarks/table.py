@@ -146,8 +146,9 @@ _VERSIONS_ASKED = "asked by words; by harmony; by both"
 
 
 def _encoder(figures: Figures) -> str:
-    seconds = f"{figures['torch_s']:.0f} s / {figures['graph_s']:.0f} s"
-    return f"{seconds}; {figures['error']:.2%}"
+    seconds = f"{figures['torch_s']:.1f} s / {figures['graph_s']:.1f} s"
+    size = f"{figures['width']} channels × {figures['layers']} layers"
+    return f"{seconds}; {figures['error']:.2%} ({size})"
 
 
 def _gpu(figures: Figures) -> str:
@@ -268,12 +269,13 @@ LINES = (
     Line("memory of that build, all processes (PSS)", "≤ 1.5 GB", "speed", _memory),
     Line("second run over the same folders", "0 decodes, < 2 s", "speed", _second),
     Line(
-        "the paper's encoder and head at full size, random weights, a window of 30 s on one"
+        "Whisper's encoder and the paper's head, random weights, a window of 30 s on one"
         " processor: torch / our graph; distance from torch",
         "≤ 1 % of that between songs", "encoder", _encoder,
     ),
     Line(
-        "the same on a GPU: windows a second, of the ceiling, against the published way",
+        "the same at full size on a GPU: windows a second, of the ceiling, against the published"
+        " way",
         "≥ 40 % / 5 ×", "gpu", _gpu,
     ),
     Line(
