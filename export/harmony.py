@@ -8,8 +8,9 @@ A constant-Q front end finds notes (``constant_q``), a melody and chords are rea
 melody, melody, melody; chord, melody, melody; melody, chord, melody. Notes are counted from the
 first, so a transposed version has the same tables; short and long steps are added up in wide
 bands, so a faster one has similar tables. The vector is a projection of the tables onto
-directions in which works differ and versions of a work agree (``harmony_fit``). Windows cover the
-whole track, sung or not; a track's vector is the mean of its windows' made unit.
+directions in which works differ and versions of a work agree (``harmony_fit``). Where no notes
+are heard, as in applause, it points anywhere: two such windows have nothing in common. Windows
+cover the whole track, sung or not; a track's vector is the mean of its windows' made unit.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from export.chords import MOMENTS_PER_S, Chords, Semitones
 from export.constant_q import SAMPLE_RATE, ConstantQ
@@ -29,12 +31,19 @@ from export.melody import Melody, load_melody
 
 WINDOW_S, HOP_S = 30.0, 15.0
 MOMENTS = round(WINDOW_S * MOMENTS_PER_S)
+N_TABLES = 3
 _STEPS_S = tuple(0.2 * 1.17**i for i in range(13))  # to 1.3 s
 _NOTE_STEPS, _CHORD_STEPS = slice(0, 11), slice(2, 13)
+_DOUBTFUL = 0.08  # a pitch class that is no likelier than by chance
+_FAINT = 0.3  # of the roots of a table, which have a length of 1 to 2 where somebody plays
+_CHANCE = 0.05  # of a vector of usual length
 
 
 class Successions(nn.Module):
-    """(B, 12, M) melody and (B, 24, M) chords → (B, 1152), each of three tables of unit length."""
+    """(B, 12, M) melody and (B, 24, M) chords → (B, 1152): three tables, each of unit length.
+
+    They are shorter where there is hardly anything to count.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +60,7 @@ class Successions(nn.Module):
             _counted(chords, notes, notes, _NOTE_STEPS, 2),
             _counted(melody, harmonies, notes, _CHORD_STEPS, 1),
         )
-        return torch.cat([unit(table.sqrt()) for table in tables], dim=1)
+        return torch.cat([_unless_faint((table + 1e-12).sqrt()) for table in tables], dim=1)
 
 
 def _counted(first: Tensor, second: Tensor, third: Tensor, steps: slice, bands: int) -> Tensor:
@@ -76,6 +85,12 @@ def _counted(first: Tensor, second: Tensor, third: Tensor, steps: slice, bands: 
     return torch.stack(tables, dim=1).flatten(1)
 
 
+def _unless_faint(rows: Tensor) -> Tensor:
+    """Rows almost of length one; those shorter than ``_FAINT`` vanish."""
+    power = rows.square().sum(dim=1, keepdim=True)
+    return rows * power.sqrt() / (power + _FAINT**2)
+
+
 def _after(rows: Tensor, step: float, n: int) -> Tensor:
     """The ``n`` moments of ``rows`` (..., M) from ``step`` on, between two moments if need be."""
     whole, part = int(step), step - int(step)
@@ -83,7 +98,7 @@ def _after(rows: Tensor, step: float, n: int) -> Tensor:
 
 
 class Described(nn.Module):
-    """(B, 72, T) semitones → (B, 1152), what the projection is fitted on."""
+    """(B, 72, T) semitones → (B, 1152), what the projection is fitted on, and the melody."""
 
     def __init__(self, melody: Melody) -> None:
         super().__init__()
@@ -91,14 +106,17 @@ class Described(nn.Module):
         self.chords = Chords()
         self.successions = Successions()
 
-    def forward(self, semitones: Tensor) -> Tensor:
+    def forward(self, semitones: Tensor) -> tuple[Tensor, Tensor]:
         melody = self.melody(semitones)[:, :12]
-        tables: Tensor = self.successions(melody, self.chords(semitones))
-        return tables
+        chords = self.chords(semitones)
+        return self.successions(F.relu(melody - _DOUBTFUL), chords), melody
 
 
 class Harmony(nn.Module):
-    """(B, 480000) samples → (B, dim) unit vectors; silence gives one as well."""
+    """(B, 480000) samples → (B, dim) unit vectors; silence gives one as well.
+
+    ``mean`` (1152,) and ``projection`` (1152, dim) as ``harmony_fit`` makes them.
+    """
 
     def __init__(self, melody: Melody, mean: Tensor, projection: Tensor) -> None:
         super().__init__()
@@ -108,7 +126,23 @@ class Harmony(nn.Module):
         self.register_buffer("projection", projection)
 
     def forward(self, samples: Tensor) -> Tensor:
-        return unit((self.described(self.notes(samples)) - self.mean) @ self.projection)
+        return self.place(self.notes(samples))
+
+    def place(self, semitones: Tensor) -> Tensor:
+        """(B, 72, T) → (B, dim) unit vectors."""
+        tables, melody = self.described(semitones)
+        filled = (tables.square().sum(dim=1, keepdim=True) / N_TABLES).sqrt()
+        vectors = (tables - filled * self.mean) @ self.projection
+        return unit(vectors + _CHANCE * anywhere(melody, self.projection.shape[1]))
+
+
+def anywhere(melody: Tensor, dim: int) -> Tensor:
+    """(B, dim) that depend on all of (B, 12, M), and on nothing in particular."""
+    rows = (melody - melody.mean(dim=2, keepdim=True)).flatten(1)
+    signs = torch.randint(2, rows.shape[1:], generator=torch.Generator().manual_seed(1)) * 2 - 1
+    folds = F.pad(rows * signs, (0, -rows.shape[1] % dim)).unflatten(1, (-1, dim)).sum(dim=1)
+    first = F.pad(torch.full_like(folds[:, :1], 1e-3), (0, dim - 1))  # for silence
+    return unit(unit(folds) + first)
 
 
 def unit(rows: Tensor) -> Tensor:

@@ -35,7 +35,8 @@ def tables_of(described: Described, works: int) -> tuple[Matrix, NDArray[np.int6
     for work in range(works):
         for version, rng in versions_of(_FIRST_WORK + work, 4):
             windows = windows_of(sketch(version, rng).semitones, FRAMES_PER_S)
-            rows.append(described(torch.from_numpy(windows).float()).double().numpy())
+            tables, _ = described(torch.from_numpy(windows).float())
+            rows.append(tables.double().numpy())
             labels += [work] * len(windows)
         if work % 50 == 49:
             print(work + 1, flush=True)
@@ -43,7 +44,10 @@ def tables_of(described: Described, works: int) -> tuple[Matrix, NDArray[np.int6
 
 
 def discriminants(rows: Matrix, labels: NDArray[np.int64], dim: int = DIM) -> tuple[Matrix, Matrix]:
-    """(features,) mean and (features, dim) projection; ``labels`` are 0, 1, …"""
+    """(features,) mean and (features, dim) projection; ``labels`` are 0, 1, …
+
+    The median row is of unit length when it is projected.
+    """
     counts = np.bincount(labels)
     means = np.zeros((len(counts), rows.shape[1]))
     np.add.at(means, labels, rows)
@@ -55,7 +59,8 @@ def discriminants(rows: Matrix, labels: NDArray[np.int64], dim: int = DIM) -> tu
     whitening = np.linalg.inv(np.linalg.cholesky(within))
     _, directions = np.linalg.eigh(whitening @ (outer.T @ outer) @ whitening.T)
     projection = whitening.T @ directions[:, ::-1][:, :dim]
-    return mean, projection / np.abs(projection).max()
+    lengths = np.linalg.norm((rows - mean) @ projection, axis=1)
+    return mean, projection / np.median(lengths)
 
 
 def main() -> None:

@@ -26,6 +26,16 @@ def tones(*midi: float, seconds: int = 4) -> torch.Tensor:
     return sum(torch.sin(2 * torch.pi * 440 * 2 ** ((m - 69) / 12) * t) for m in midi)[None] / 4
 
 
+def test_noises_have_nothing_in_common() -> None:
+    torch.manual_seed(1)
+    melody = Melody().eval()
+    torch.nn.init.constant_(melody.nobody.bias, 9.0)  # hears nothing: it has learned nothing
+    harmony = Harmony(melody, torch.rand(1152) / 34, torch.randn(1152, 256) / 34).eval()
+    with torch.no_grad():
+        vectors = harmony(torch.randn(2, 30 * SAMPLE_RATE) / 10)
+    assert abs(float(vectors[0] @ vectors[1])) < 0.5
+
+
 @pytest.mark.parametrize("midi", [36, 60, 69, 93])
 def test_a_tone_is_loudest_in_its_band(midi: int) -> None:
     bands = ConstantQ()(tones(midi))[0].mean(dim=1)
