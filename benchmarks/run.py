@@ -282,14 +282,14 @@ def _with_earlier(place: Path, report: BuildReport) -> tuple[defaultdict[str, fl
     return seconds, audio_s
 
 
-def catalogue_of(words: Sequence[str], metadata: Path | None) -> Catalogue:
-    """``[NAME] ROOT``, and the words where they are known. Raises BadInput."""
+def catalogue_of(words: Sequence[str], metadata: Path | None, *, told: bool) -> Catalogue:
+    """``[NAME] ROOT``; where ``told`` with the words, as far as they are known. Raises BadInput."""
     if len(words) > 2:
         raise BadInput(f"--catalog takes a folder, or a data set and its folder, not {words}")
     root = Path(words[-1])
     name = words[0] if len(words) == 2 else "plain"
     entries = dataset(name).read(root, metadata=metadata, whole=False)
-    lines = lines_of(name, root, entries, metadata)
+    lines = lines_of(name, root, entries, metadata) if told else {}
     return Catalogue(name if len(words) == 2 else root.resolve().name, entries, lines)
 
 
@@ -302,8 +302,9 @@ def lacking(row: Row, catalogue: Catalogue, options: argparse.Namespace) -> str 
 
 def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """The figures of each system by its name; each is written when it is known."""
-    catalogue = catalogue_of(options.catalog, options.metadata)
     rows = [row_of(name) for name in options.systems] or list(ROWS)
+    told = any(row.name in TEXT_ROWS for row in rows)
+    catalogue = catalogue_of(options.catalog, options.metadata, told=told)
     without = {row.name: why for row in rows if (why := lacking(row, catalogue, options))}
     heard = [row for row in rows if row.name not in {*without, PRODUCT}]
     contestants = [contestant(row, options) for row in heard]
@@ -312,11 +313,10 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     figures: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row.name in without:
-            told = {"status": NOT_AVAILABLE, "get": without[row.name]}
+            figures[row.name] = {"status": NOT_AVAILABLE, "get": without[row.name]}
         else:
-            told = found.get(row.name) or product(catalogue, options)
-        figures[row.name] = told
-        _write(row.name, told, catalogue, options)
+            figures[row.name] = found.get(row.name) or product(catalogue, options)
+        _write(row.name, figures[row.name], catalogue, options)
     return figures
 
 

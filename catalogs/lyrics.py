@@ -25,11 +25,16 @@ def lines_of(
 ) -> dict[str, list[Line]]:
     """The words of those recordings of the data set ``name`` of which they are known, by id.
 
-    Raises BadInput where words should be there and are not.
+    Raises BadInput where a file of words is damaged.
     """
     if name == "jamendo_lyrics":
         place = metadata or root
-        return {entry.recording_id: jamendo_lyrics.lines(place, entry) for entry in entries}
+        known = {path.stem for path in (place / "annotations" / "lines").glob("*.csv")}
+        return {
+            entry.recording_id: jamendo_lyrics.lines(place, entry)
+            for entry in entries
+            if entry.recording_id in known
+        }
     sung = _sung(_rows(metadata or root))
     return {e.recording_id: sung[e.path.stem] for e in entries if e.path.stem in sung}
 

@@ -16,6 +16,7 @@ from test_cli import livi
 
 from catalogs import Entry, da_tacos, jamendo_lyrics
 from catalogs.datasets import NAMES, Size, dataset, on_disk, report, size_of
+from catalogs.lyrics import DEMO, lines_of
 from livi_index.errors import BadInput
 
 ROOT = Path(__file__).parent.parent
@@ -201,6 +202,19 @@ def test_jamendo_lyrics_have_words(tmp_path: Path) -> None:
     assert second.text == "steht ein Haus"
     with pytest.raises(BadInput, match=r"Blue_Door.csv cannot be read"):
         jamendo_lyrics.lines(lists, blue)
+    told = lines_of("jamendo_lyrics", tmp_path, [blue, river], lists)
+    assert told == {river.recording_id: [first, second]}
+
+
+def test_words_of_what_was_made_here_are_known_in_time() -> None:
+    entries = read("plain", DEMO)
+    told = lines_of("plain", DEMO, entries)
+    assert set(told) == {entry.recording_id for entry in entries}
+    lines = told["harbour-lights-1.ogg"]
+    assert lines[0].text == "The evening ferry turns for home"
+    assert all(0 < line.start_s < line.end_s < 65 for line in lines)
+    assert [line.start_s for line in lines] == sorted(line.start_s for line in lines)
+    assert lines_of("plain", MADE, entries) == {}
 
 
 def test_lists_of_ones_own(tmp_path: Path) -> None:
