@@ -15,8 +15,10 @@ turn, on one thread:
 - ``transcription``: Whisper with its decoder, a word and a half a second, and no text encoder yet.
 
 Weights are drawn at random, in the sizes of ``--whisper``: times do not depend on what they say.
-Vectors of both ways must be equal to 1e-4. Medians over ``--repeats``; seconds are of the
-processor, which are those of the clock on a quiet machine. The extra ``train`` is needed.
+Vectors of both ways must be equal to 1e-4. How many operations a window's encoder needs, and how
+many the bare product of matrices does in a second, says what is possible at all. Medians over
+``--repeats``; seconds are of the processor, which are those of the clock on a quiet machine. The
+extra ``train`` is needed.
 """
 
 from __future__ import annotations
@@ -171,6 +173,27 @@ def tiled(samples: FloatArray) -> FloatArray:
     return np.pad(samples, (0, -len(samples) % WINDOW)).reshape(-1, WINDOW)
 
 
+def encoder_gflop(size: str) -> float:
+    """Multiplications and additions of one window, in 10⁹: convolutions, layers, attention."""
+    width, layers, n_mels = SIZES[size]
+    frames = WINDOW // 320
+    conv = 2 * frames * 3 * width * (2 * n_mels + width)
+    layer = 2 * frames * 12 * width**2 + 4 * frames**2 * width
+    return (conv + layers * layer) / 1e9
+
+
+def product_gflop_s(size: str) -> float:
+    """How fast one thread multiplies matrices as large as a layer's, at its best."""
+    width = SIZES[size][0]
+    one, other = (np.ones(shape, np.float32) for shape in ((1500, width), (width, 4 * width)))
+    seconds = []
+    for _ in range(10):
+        began = time.process_time()
+        one @ other
+        seconds.append(time.process_time() - began)
+    return 2 * 1500 * width * 4 * width / min(seconds) / 1e9
+
+
 def ways(model: Model, options: argparse.Namespace) -> list[Way]:
     """Each goes over all files; what is ours encodes when all are decoded."""
     bundle = bundle_of(options)
@@ -269,6 +292,8 @@ def measure(files: Sequence[Path], options: argparse.Namespace, folder: Path) ->
         "largest_difference": difference,
         "ways": found,
         "published_against_ours": float(np.median(ratios)),
+        "encoder_gflop_a_window": encoder_gflop(options.whisper),
+        "product_gflop_s": product_gflop_s(options.whisper),
         "mel_and_network_alone": (found["published"]["network_s"] + found["published"]["mel_s"])
         / found["same windows"]["network_s"],
         "transcription_against_published": found["transcription"]["total_s"]
