@@ -349,18 +349,16 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     looks: dict[int, Any] = {}
     if kept.exists():
         looks = {int(n): found for n, found in json.loads(kept.read_text()).items()}
+    vectors = folder / f"vectors-{options.count}-{options.dim}.npy"
     for n, nearest in fill(fillings, data, looks_at(options.count, options.looks)):
         if n not in looks or set(looks[n]["systems"]) != set(names):
             looks[n] = look(fillings, data, nearest)
+            for filling in fillings:
+                if filling.name != "exact":
+                    bytes_ = memory_of(filling, vectors)
+                    looks[n]["systems"][filling.name]["memory_bytes"] = bytes_
             kept.write_text(json.dumps(looks))
-        _write(looks, options)
-        _print(n, looks[n]["systems"])
-    if options.count in looks:
-        for filling in fillings:
-            if filling.name != "exact":
-                vectors = folder / f"vectors-{options.count}-{options.dim}.npy"
-                system = looks[options.count]["systems"][filling.name]
-                system["memory_bytes"] = memory_of(filling, vectors)
+            _print(n, looks[n]["systems"])
         _write(looks, options)
 
 
