@@ -97,7 +97,7 @@ class Watched:
             name: [min(getattr(s, name) for s in late), max(getattr(s, name) for s in late)]
             for name in ("main_bytes", "worker_bytes", "main_files", "worker_files")
         }
-        kept = ("seen", "indexed", "instrumental", "failed", "duplicates", "audio_seconds")
+        kept = ("seen", "indexed", "instrumental", "failed", "duplicates", "left", "audio_seconds")
         return {
             **{name: self.report[name] for name in kept},
             "seconds": round(self.seconds, 1),
@@ -109,10 +109,10 @@ class Watched:
         }
 
 
-def watch(folder: Path, library: Path, log: Path, jobs: int) -> Watched:
+def watch(folder: Path, library: Path, log: Path, jobs: int, max_hours: float) -> Watched:
     """Build a library from a folder and look at it all the while; SystemExit where it fails."""
     words = ["build", str(folder), "--library", str(library), "--json", "--log", "json"]
-    words += ["--jobs", str(jobs), "--normal-priority"]
+    words += ["--jobs", str(jobs), "--normal-priority", "--max-hours", str(max_hours)]
     command = [sys.executable, "-m", "livi_index", *words]
     began, samples = time.monotonic(), list[Sample]()
     cpu_before_s = children_s()

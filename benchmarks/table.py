@@ -187,6 +187,32 @@ def _instrumental(figures: Figures) -> str:
     return f"{aside}; {by_chance}; {found:.3f} ({figures['works']} works)"
 
 
+def _part(name: str, write: Callable[[Figures], str]) -> Callable[[Figures], str]:
+    """A part of a result, each of which is measured for itself."""
+    return lambda figures: write(figures[name]) if name in figures else "not measured yet"
+
+
+def _took(told: Figures) -> str:
+    load = f"at load {told['load_1min']:.0f}"
+    return f"{told['cpu_s']:.1f} s of processor, {told['seconds']:.0f} s {load}"
+
+
+def _night(found: Figures) -> str:
+    beyond = {
+        **found,
+        "cpu_s": found["cpu_s"] - found["own_cpu_s"],
+        "seconds": found["beyond_own_s"],
+    }
+    return f"{_took(beyond)}; {found['peak_pss_bytes'] / 1e9:.2f} GB ({found['recordings']:,})"
+
+
+def _long(found: Figures) -> str:
+    slopes, ranges = found["bytes_for_1000_tracks"], found["least_and_most"]
+    told = " / ".join(f"{slopes[f'{who}_bytes'] / 1e6:.2f}" for who in ("main", "worker"))
+    files = " / ".join("–".join(map(str, ranges[f"{who}_files"])) for who in ("main", "worker"))
+    return f"{told} MB; {files} ({found['seen']:,} tracks)"
+
+
 RUNTIME_WAYS = ("published", "same windows", "transcription")
 LINES = (
     Line(
@@ -287,6 +313,25 @@ LINES = (
     Line(
         "`livi-index query` of a 3-minute file there, whole process",
         "≤ 2.5 s", "query", lambda figures: f"{figures['cold']['median_s']:.1f} s",
+    ),
+    Line(
+        "100 new songs in a library of 200,000 recordings, beyond their own decoding and encoding;"
+        " memory", "≤ 60 s; ≤ 4 GB", "nights", _part("night", _night),
+    ),
+    Line(
+        "`livi-index query` of a 3-minute file there, whole process: as left / after a restart of"
+        " the machine", "≤ 3 s", "nights", _part(
+            "cold", lambda f: f"{_took(f['warm_pages'][-1])} / {_took(f['cold_pages'])}"
+        ),
+    ),
+    Line(
+        "many short tracks in one build: memory for 1,000 more, build / worker; files open, least"
+        "–most", "< 1 MB; constant", "nights", _part("long", _long),
+    ),
+    Line(
+        "the next night over them", "0 decodes, < 10 s (10,000)", "nights", _part(
+            "unchanged", lambda f: f"{f['decodes']} decodes, {_took(f)} ({f['seen']:,} tracks)"
+        ),
     ),
     Line(
         "seconds of a track on one thread, random weights: LIVI as published / our way, the same"
