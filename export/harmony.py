@@ -124,6 +124,9 @@ class Harmony(nn.Module):
         self.described = Described(melody)
         self.register_buffer("mean", mean)
         self.register_buffer("projection", projection)
+        generator = torch.Generator().manual_seed(1)
+        signs = torch.randint(2, (12 * MOMENTS,), generator=generator) * 2.0 - 1
+        self.register_buffer("signs", signs)
 
     def forward(self, samples: Tensor) -> Tensor:
         return self.place(self.notes(samples))
@@ -133,16 +136,15 @@ class Harmony(nn.Module):
         tables, melody = self.described(semitones)
         filled = (tables.square().sum(dim=1, keepdim=True) / N_TABLES).sqrt()
         vectors = (tables - filled * self.mean) @ self.projection
-        return unit(vectors + _CHANCE * anywhere(melody, self.projection.shape[1]))
+        return unit(vectors + _CHANCE * self._anywhere(melody))
 
-
-def anywhere(melody: Tensor, dim: int) -> Tensor:
-    """(B, dim) that depend on all of (B, 12, M), and on nothing in particular."""
-    rows = (melody - melody.mean(dim=2, keepdim=True)).flatten(1)
-    signs = torch.randint(2, rows.shape[1:], generator=torch.Generator().manual_seed(1)) * 2 - 1
-    folds = F.pad(rows * signs, (0, -rows.shape[1] % dim)).unflatten(1, (-1, dim)).sum(dim=1)
-    first = F.pad(torch.full_like(folds[:, :1], 1e-3), (0, dim - 1))  # for silence
-    return unit(unit(folds) + first)
+    def _anywhere(self, melody: Tensor) -> Tensor:
+        """(B, dim) that depend on all of (B, 12, M), and on nothing in particular."""
+        dim = self.projection.shape[1]
+        rows = (melody - melody.mean(dim=2, keepdim=True)).flatten(1) * self.signs
+        folds = F.pad(rows, (0, -rows.shape[1] % dim)).unflatten(1, (-1, dim)).sum(dim=1)
+        first = F.pad(torch.full_like(folds[:, :1], 1e-3), (0, dim - 1))  # for silence
+        return unit(unit(folds) + first)
 
 
 def unit(rows: Tensor) -> Tensor:
