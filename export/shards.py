@@ -94,7 +94,7 @@ class Texts(Source):
             Row(file, works.get(file, file), part.start_s, part.text)
             for file, parts in told.items()
             for part in parts
-            if part.text and not part.is_whole and part.end_s - part.start_s > WHOLE_S - 0.01
+            if part.text and not part.whole and part.end_s - part.start_s > WHOLE_S - 0.01
         ]
         self._loaded: tuple[str, FloatArray] = "", np.zeros(0, np.float32)
 

@@ -1,7 +1,8 @@
-"""What is sung, segment by segment: words that are given, else what a recogniser hears.
+r"""What is sung, segment by segment: words that are given, else what a recogniser hears.
 
     python -m export.teacher AUDIO... --out texts.jsonl [--whisper PATH-OR-NAME] [--lyrics FOLDER]
-    python -m export.teacher --out texts.jsonl --text PATH-OR-NAME --vectors vectors.npz
+    python -m export.teacher --out texts.jsonl --text PATH-OR-NAME --vectors vectors.npz \
+        --works LIST.csv
 
 Folders are walked. A recording is cut where somebody sings, by the detector of a bundle, into
 segments of 30 s that do not overlap, as the paper has it. Lyrics with times give each segment its
@@ -10,16 +11,19 @@ Without ``--whisper`` nothing is transcribed, and no hub is asked for anything.
 
 A line of the file is one text, with where it is from: ``file``, ``start_s``, ``end_s``, ``text``,
 ``rejected`` (why there is none, else null), ``kind`` (lrc, txt, tag, transcript or none),
-``source``, ``heard`` (a transcript before it was cleaned), ``vocalness`` and ``of``, how many lines
-the recording has. A run that is started again does what is missing.
+``source``, ``heard`` (a transcript before it was cleaned), ``vocalness``, ``whole`` (words of the
+whole recording, of which nobody knows when they are sung) and ``of``, how many lines the recording
+has. A run that is started again does what is missing.
 
 The second form makes vectors of whole recordings from the texts, one text (``t_global``) or the
-mean of its segments (``t_local``): ``livi-index eval vectors.npz --works LIST`` takes them.
+mean of its segments (``t_local``), under the names that the list has in its column ``path``:
+``livi-index eval vectors.npz --works LIST.csv`` takes them.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import json
 from collections import defaultdict
@@ -58,12 +62,8 @@ class Told:
     source: str
     heard: str | None
     vocalness: float
+    whole: bool = False
     of: int = 0
-
-    @property
-    def is_whole(self) -> bool:
-        """Words of the whole recording, of which nobody knows when they are sung."""
-        return self.kind in ("txt", "tag") and self.start_s == 0 and self.rejected is None
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,12 @@ class Teacher:
         sung = vocalness(heard)
         pieces = segments(heard, duration_s, self.options)
         given = find_lyrics(path, self.lyrics)
-        if given is not None and not given.lines:
-            whole = [Told(str(path), 0.0, duration_s, given.text, None, given.kind, given.source,
-                          None, sung)]  # fmt: skip
-        else:
-            whole = []
+        place = str(path), 0.0, duration_s
+        whole = (
+            [Told(*place, given.text, None, given.kind, given.source, None, sung, whole=True)]
+            if given is not None and not given.lines
+            else []
+        )
         if not pieces:
             least = self.options.min_vocalness
             why = f"instrumental: vocalness {sung:.2f} below {least:g}"
@@ -169,8 +170,8 @@ def _lines(told: Sequence[Told]) -> str:
 
 def texts_of(told: Sequence[Told]) -> tuple[list[str], list[str]]:
     """Of one recording: its texts for ``t_global``, and those for ``t_local``."""
-    whole = [row.text for row in told if row.is_whole]
-    parts = [row.text for row in told if row.text and not row.is_whole]
+    whole = [row.text for row in told if row.whole]
+    parts = [row.text for row in told if row.text and not row.whole]
     return whole or parts, parts or whole
 
 
@@ -185,6 +186,15 @@ def vectors_of(
         for whole, parts in chosen.values()
     ]
     return [*chosen], np.stack(rows) if rows else np.zeros((0, space.dim), np.float32)
+
+
+def names_in(listed: Path) -> dict[str, str]:
+    """A list's own names of its files, by where they lie."""
+    with listed.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or "path" not in rows[0]:
+        raise BadInput(f"{listed} is no list of recordings: it needs a column path")
+    return {str((listed.parent / row["path"]).resolve()): row["path"] for row in rows}
 
 
 def audio_files(places: Sequence[Path]) -> list[Path]:
@@ -214,6 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--text", help="with --vectors: text encoder, a folder, name or space.pt")
     parser.add_argument("--vectors", type=Path, help="write vectors of recordings")
+    parser.add_argument("--works", type=Path, help="with --vectors: a list whose names they get")
     parser.add_argument("--kind", choices=("global", "local"), default="global", help="of vectors")
     return parser
 
@@ -238,6 +249,9 @@ def _run(options: argparse.Namespace) -> None:
             raise BadInput("--vectors needs --text, what makes vectors of texts")
         space = open_space(options.text, device=options.device)
         names, vectors = vectors_of(read_told(options.out), space, options.kind)
+        if options.works:
+            listed = names_in(options.works)
+            names = [listed.get(str(Path(name).resolve()), name) for name in names]
         np.savez(options.vectors, ids=np.array(names), vectors=vectors)
         print(f"{options.vectors}: {len(names)} recordings by {space.name}")
         return

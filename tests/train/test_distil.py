@@ -92,8 +92,8 @@ def test_whole_segments_of_what_was_told(tmp_path: Path) -> None:
     song = str(audio_files.write(tmp_path / "song.wav", noise, 16_000))
     rows = [(0, 70, "whole", "txt"), (5, 35, "one", "transcript"), (35, 65, "", "transcript"),
             (65, 70, "tail", "transcript")]  # fmt: skip
-    told = [Told(song, float(a), float(b), text, None if text else "no words", kind, "", None, 1.0)
-            for a, b, text, kind in rows]  # fmt: skip
+    told = [Told(song, float(a), float(b), text, None if text else "no words", kind, "", None, 1.0,
+                 whole=kind == "txt") for a, b, text, kind in rows]  # fmt: skip
     source = Texts({song: told}, {song: "work"})
     assert source.rows == [Row(song, "work", 5.0, "one")]
     assert np.allclose(source.samples(0), noise[80_000:560_000, 0], atol=1e-4)

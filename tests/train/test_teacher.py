@@ -189,7 +189,9 @@ def test_each_text_says_where_it_is_from(songs: Path, whisper: Found) -> None:
         ("lrc", "the river runs", 0.0),
         ("lrc", "and sings", 30.0),
     ]
-    assert [t.kind for t in plain] == ["txt", "transcript", "transcript"]
+    assert [(t.kind, t.whole) for t in plain] == [
+        ("txt", True), ("transcript", False), ("transcript", False),
+    ]  # fmt: skip
     assert texts_of(plain)[0] == ["all the words of the song\nas they were written"]
     assert {t.kind for t in told["wordless"]} == {"transcript"}
     assert all(t.source == whisper.name and t.heard is not None for t in told["wordless"])
