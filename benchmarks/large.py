@@ -114,7 +114,10 @@ def make_library(library: Path, music: Path, bundle: Bundle, shape: Shape) -> Ma
         pass
     make_files(music, shape.recordings)
     fill(library, music, bundle, shape)
-    vectors.EXPANSION_ADD = WIDTH
-    with Store(library) as store:
-        publish(store, library, published_model(bundle), PublishOptions(threads=usable_cpus()))
+    usual, vectors.EXPANSION_ADD = vectors.EXPANSION_ADD, WIDTH
+    try:
+        with Store(library) as store:
+            publish(store, library, published_model(bundle), PublishOptions(threads=usable_cpus()))
+    finally:
+        vectors.EXPANSION_ADD = usual
     return made

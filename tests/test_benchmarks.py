@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from test_library import BUNDLE
 
-from benchmarks import query, results, sung, table
+from benchmarks import large, query, results, shorts, sung, table
 from benchmarks.detector import auc, f1, label_windows
 from benchmarks.processes import pss_bytes, run_measured
 from livi_index.audio import SAMPLE_RATE
+from livi_index.build import build
+from livi_index.check import check
 from livi_index.library import open_library
 from livi_index.ranking import RankOptions
 
@@ -107,6 +109,27 @@ def test_the_made_library_has_the_cosines_it_was_asked_for(tmp_path: Path) -> No
         assert library.info.generation == 1
         answers = query.measure_answers(library, made, shape, 10)
     assert answers["hr1"] == 1 and 0 < answers["median_ms"] <= answers["p95_ms"]
+
+
+def test_a_build_believes_the_files_of_a_large_library(tmp_path: Path) -> None:
+    library, music = tmp_path / "library", tmp_path / "music"
+    large.make_files(music, 30)
+    large.fill(library, music, BUNDLE, query.Shape(recordings=20, segments=2))
+    large.make_library(library, music, BUNDLE, query.Shape(recordings=30, segments=2))
+    report = build([], library)
+    assert (report.seen, report.reused, report.generation) == (30, 30, 1)
+    assert check(library).problems == ()
+
+
+def test_slopes_are_of_what_came_after_the_beginning() -> None:
+    early = [shorts.Sample(0, 10 * n, 10**9, 99, 10**9, 99, 2) for n in range(10)]
+    late = [shorts.Sample(0, n, 5000 + 7 * n, 20, 3000, 8 + n % 2, 2) for n in range(200, 1001)]
+    names = ("seen", "indexed", "instrumental", "failed", "duplicates", "left", "audio_seconds")
+    report = {**dict.fromkeys(names, 1000), "stages": {}}
+    found = shorts.Watched(report, 60.0, 50.0, [*early, *late]).figures()
+    assert found["bytes_for_1000_tracks"] == {"main_bytes": 7000, "worker_bytes": 0}
+    assert found["least_and_most"]["main_files"] == [20, 20]
+    assert found["least_and_most"]["worker_files"] == [8, 9]
 
 
 def test_versions_are_counted_on_a_rendered_folder(tmp_path: Path) -> None:
