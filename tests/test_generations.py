@@ -573,14 +573,12 @@ def test_a_full_disk_leaves_the_old_generation(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         for limit in (0, 1000, 20_000, 40_000, 60_000, 100_000):
             with Store(sys.argv[1]) as store:
-                soft = (limit, resource.RLIM_INFINITY)
-                resource.setrlimit(resource.RLIMIT_FSIZE, soft)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
                 try:
                     publish(store, sys.argv[1], WORDS, PublishOptions(threads=1))
                 except LibraryNotWritable as error:
                     assert sys.argv[1] in str(error), error
-                else:
-                    sys.exit(f"published within {limit} bytes")
+                else: sys.exit(f"published within {limit} bytes")
         """,
         str(tmp_path),
     )
