@@ -36,6 +36,7 @@ _STEPS_S = tuple(0.2 * 1.17**i for i in range(13))  # to 1.3 s
 _NOTE_STEPS, _CHORD_STEPS = slice(0, 11), slice(2, 13)
 _DOUBTFUL = 0.08  # a pitch class that is no likelier than by chance
 _FAINT = 0.3  # of the roots of a table, which have a length of 1 to 2 where somebody plays
+_SILENCE = 1e-4  # of samples; -80 dB
 _CHANCE = 0.05  # of a vector of usual length
 
 
@@ -113,7 +114,7 @@ class Described(nn.Module):
 
 
 class Harmony(nn.Module):
-    """(B, 480000) samples → (B, dim) unit vectors; silence gives one as well.
+    """(B, 480000) samples → (B, dim) unit vectors; that of silence is the first axis.
 
     ``mean`` (1152,) and ``projection`` (1152, dim) as ``harmony_fit`` makes them.
     """
@@ -127,9 +128,12 @@ class Harmony(nn.Module):
         generator = torch.Generator().manual_seed(1)
         signs = torch.randint(2, (12 * MOMENTS,), generator=generator) * 2.0 - 1
         self.register_buffer("signs", signs)
+        self.register_buffer("first", torch.eye(1, projection.shape[1]))
 
     def forward(self, samples: Tensor) -> Tensor:
-        return self.place(self.notes(samples))
+        vectors = self.place(self.notes(samples))
+        audible = samples.abs().amax(dim=1, keepdim=True) > _SILENCE
+        return torch.where(audible, vectors, self.first)
 
     def place(self, semitones: Tensor) -> Tensor:
         """(B, 72, T) → (B, dim) unit vectors."""
@@ -143,8 +147,7 @@ class Harmony(nn.Module):
         dim = self.projection.shape[1]
         rows = (melody - melody.mean(dim=2, keepdim=True)).flatten(1) * self.signs
         folds = F.pad(rows, (0, -rows.shape[1] % dim)).unflatten(1, (-1, dim)).sum(dim=1)
-        first = F.pad(torch.full_like(folds[:, :1], 1e-3), (0, dim - 1))  # for silence
-        return unit(unit(folds) + first)
+        return unit(folds)
 
 
 def unit(rows: Tensor) -> Tensor:

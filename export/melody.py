@@ -107,10 +107,10 @@ def played(n: int) -> Iterator[Sketch]:
 
 
 def sung(data: Path, works: int) -> Iterator[Sketch]:
-    """The sung versions of ``works`` works of the training split, over bands and anthems."""
+    """The sung versions, with a band, of ``works`` works of the training split."""
     for row in make_split(data, "train", seed=_SUNG_SEED, works=works, distractors=0):
-        if row.kind == "sung":
-            yield _heard(render(row, data), score_of(row))
+        if row.kind == "sung" and row.backing == "band":
+            yield _heard(render(row), score_of(row))
 
 
 def _heard(samples: np.ndarray, score: Score) -> Sketch:
@@ -150,11 +150,9 @@ class _Batches:
         return torch.from_numpy(notes), torch.from_numpy(melody)
 
 
-def train(sources: list[list[Sketch]], steps: int, start: Path | None = None) -> Melody:
-    """A new network, or the one in ``start`` trained on."""
+def train(sources: list[list[Sketch]], steps: int) -> Melody:
     torch.manual_seed(1)
-    melody = (load_melody(start) if start else Melody()).train()
-    batches = _Batches(sources, seed=2 if start else 1)
+    melody, batches = Melody(), _Batches(sources, seed=1)
     optimiser = torch.optim.AdamW(melody.parameters(), lr=_LEARNING_RATE, weight_decay=0.01)
     weights = torch.ones(NOBODY + 1)
     weights[NOBODY] = 0.5
@@ -201,7 +199,6 @@ def main() -> None:
         help="sketched, played and sung",
     )
     parser.add_argument("--steps", type=int, default=900)
-    parser.add_argument("--start", type=Path, help="a network to train on")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     n_sketched, n_played, n_sung = arguments.works
@@ -211,9 +208,7 @@ def main() -> None:
         list(sung(arguments.data, n_sung)),
     ]
     held = [source[: len(source) // 10] for source in sources]
-    melody = train(
-        [source[len(source) // 10 :] for source in sources], arguments.steps, arguments.start
-    )
+    melody = train([source[len(source) // 10 :] for source in sources], arguments.steps)
     print("held out:", [round(accuracy(melody, part), 3) for part in held if part])
     torch.save(melody.state_dict(), arguments.out)
 

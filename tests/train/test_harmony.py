@@ -110,6 +110,7 @@ def test_the_file_answers_as_the_network_does(tmp_path: Path) -> None:
     export(harmony, tmp_path / "harmony.onnx")  # raises where it does not
     vectors = harmony(torch.cat([tones(60, seconds=30), torch.zeros(1, 30 * SAMPLE_RATE)]))
     assert torch.allclose(vectors.norm(dim=1), torch.ones(2), atol=1e-5)
+    assert vectors[1, 0] == 1  # silence
 
 
 def test_windows_cover_all_of_a_track() -> None:
