@@ -10,14 +10,12 @@ what weights say. In one run, on one GPU:
   onnxruntime has no CUDA, the same network in torch, float16 and folded, and the result says so;
 - with ``--songs``, a whole ``livi-index build`` of that folder.
 
-``--device cpu`` times torch and our graph on one processor, one window after the other, in seconds
-of processor time, and how far the graph is from torch.
+What a processor needs for the same is in ``benchmarks.runtime``.
 """
 
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -30,28 +28,20 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from benchmarks.results import arguments, print_table, write_result
+from benchmarks.runtime import SIZES, encoder_gflop
 from livi_index.audio import SAMPLE_RATE
 from livi_index.models import DEFAULT_MODEL, find_model, may_run_on_cuda, open_session
 
 WINDOWS_A_TRACK = 8  # of a song of four minutes
 BATCH = 32
 MATRIX = 8192
-N_FRAMES = 1500
 
 # What needs torch is imported inside functions only, its classes too.
 Student: TypeAlias = Any
 Tensor: TypeAlias = Any
 
 
-def gflop(width: int, layers: int, n_mels: int = 128) -> float:
-    """Of a window of 30 s, two for each multiplication: convolutions, products, attention."""
-    stem = 2 * 3 * width * N_FRAMES * (2 * n_mels + width)
-    products = 2 * N_FRAMES * width * (4 * width + 2 * 4 * width)
-    attention = 2 * 2 * N_FRAMES**2 * width
-    return (stem + layers * (products + attention)) / 1e9
-
-
-def random_student(width: int, layers: int) -> Student:
+def random_student(size: str) -> Student:
     """Of the sizes of Whisper's and of the authors', with weights under which windows differ."""
     import torch
     from transformers import WhisperConfig
@@ -60,9 +50,10 @@ def random_student(width: int, layers: int) -> Student:
     from export.student import Head, HeadOptions, Student
     from export.whisper import HEAD_DIM, Ears
 
+    width, layers, n_mels = SIZES[size]
     torch.manual_seed(0)
     config = WhisperConfig(
-        num_mel_bins=128, d_model=width, encoder_layers=layers, encoder_ffn_dim=4 * width,
+        num_mel_bins=n_mels, d_model=width, encoder_layers=layers, encoder_ffn_dim=4 * width,
         encoder_attention_heads=width // HEAD_DIM, decoder_layers=1, dtype=torch.float32,
     )  # fmt: skip
     student = Student(Ears(WhisperEncoder(config)), Head(HeadOptions(width=width))).eval()
@@ -107,7 +98,7 @@ def published_way(student: Student, windows: Tensor, seconds: float) -> float:
     import torch
     from transformers import WhisperFeatureExtractor
 
-    extractor = WhisperFeatureExtractor(feature_size=128)
+    extractor = WhisperFeatureExtractor(feature_size=student.ears.encoder.config.num_mel_bins)
     encoder, head = student.ears.encoder.cuda(), student.head.cuda()
     track = [window.numpy() for window in windows[:WINDOWS_A_TRACK]]
 
@@ -172,14 +163,13 @@ def on_gpu(options: Namespace) -> dict[str, Any]:
     import torch
 
     if not torch.cuda.is_available():
-        sys.exit("no CUDA device is here, so nothing was measured; --device cpu times a processor")
+        sys.exit("no CUDA device is here, so nothing was measured")
     windows = 0.1 * torch.randn(BATCH, 30 * SAMPLE_RATE)
-    student = random_student(options.width, options.layers)
+    student = random_student(options.whisper)
     figures: dict[str, Any] = {
-        "width": options.width,
-        "layers": options.layers,
+        "whisper": options.whisper,
         "gpu": torch.cuda.get_device_name(),
-        "gflop_a_window": gflop(options.width, options.layers),
+        "gflop_a_window": encoder_gflop(options.whisper),
         "ceiling_tflops": ceiling_tflops(options.seconds),
         "published_windows_per_s": published_way(student, windows, options.seconds),
         "ours_in": "ONNX Runtime" if may_run_on_cuda("auto") else "torch: no CUDA in onnxruntime",
@@ -187,7 +177,7 @@ def on_gpu(options: Namespace) -> dict[str, Any]:
     ours = ours_in_a_graph if may_run_on_cuda("auto") else ours_in_torch
     figures["ours_windows_per_s"] = ours(student, windows, options.seconds)
     if options.songs and may_run_on_cuda("auto"):
-        figures["build"] = whole_build(random_student(options.width, options.layers), options.songs)
+        figures["build"] = whole_build(random_student(options.whisper), options.songs)
     return figures | judged(figures)
 
 
@@ -201,59 +191,17 @@ def judged(figures: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def on_processor(options: Namespace) -> dict[str, Any]:
-    """Seconds of processor time a window, in torch and in our graph, one thread each."""
-    import torch
-
-    from export.gate import check, reference_of
-    from export.livi import OPSET, SONGS
-    from export.to_onnx import export_graph, window_of
-
-    torch.set_num_threads(1)
-    student = random_student(options.width, options.layers)
-    windows = np.stack([window_of(song) for song in SONGS[:2]])
-    started = time.process_time()
-    reference = reference_of(student, windows)
-    torch_s = (time.process_time() - started) / len(windows)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "audio.onnx"
-        export_graph(student.fold(), torch.from_numpy(windows), ("samples", "vectors"), path, OPSET)
-        del student
-        session = open_session(path, threads=1, device="cpu")
-        started = time.process_time()
-        session.run(windows[:1], 1)
-        graph_s = time.process_time() - started
-        del session
-        parity = check(path, reference, "fp32")
-        size = path.stat().st_size
-    return {
-        "width": options.width,
-        "layers": options.layers,
-        "gflop_a_window": gflop(options.width, options.layers),
-        "torch_s": torch_s,
-        "graph_s": graph_s,
-        "error": parity.error,
-        "batch_change": parity.batch_change,
-        "median_distance": parity.median_distance,
-        "file_bytes": size,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }
-
-
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--width", type=int, default=1280, help="channels of the encoder")
-    parser.add_argument("--layers", type=int, default=32, help="of the encoder")
+    parser.add_argument("--whisper", choices=SIZES, default="large-v3-turbo", help="its sizes")
     parser.add_argument("--seconds", type=float, default=20.0, help="for each figure of a GPU")
     parser.add_argument("--songs", type=Path, help="a folder to build a library of")
     options = parser.parse_args()
-    figures = on_gpu(options) if options.device == "cuda" else on_processor(options)
-    name = "gpu" if options.device == "cuda" else "encoder"
+    figures = on_gpu(options)
     print_table(
         [key, value if isinstance(value, float) else str(value)] for key, value in figures.items()
     )
-    write_result(name, figures, options.out, program="gpu")
+    write_result("gpu", figures, options.out)
 
 
 if __name__ == "__main__":

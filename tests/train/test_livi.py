@@ -23,7 +23,6 @@ from safetensors.torch import save_file  # noqa: E402
 from transformers import WhisperConfig, WhisperFeatureExtractor  # noqa: E402
 from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa: E402
 
-from benchmarks.gpu import gflop  # noqa: E402
 from export.gate import MAX_ERROR, NotOnPar, check, reference_of  # noqa: E402
 from export.livi import FILES, LICENCE, OPSET, SONGS, main, model_id  # noqa: E402
 from export.student import Head, HeadOptions, Student, load_head  # noqa: E402
@@ -216,9 +215,7 @@ def test_weights_of_a_name_are_those_that_are_pinned(weights: Path, tmp_path: Pa
     assert not (tmp_path / "bundle").exists()
 
 
-def test_full_size_is_counted_and_a_missing_gpu_is_said(tmp_path: Path) -> None:
-    assert gflop(1280, 32) == pytest.approx(2274, rel=1e-3)
-    assert gflop(384, 4, n_mels=80) == pytest.approx(36.9, rel=2e-3)
+def test_a_missing_gpu_is_said(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     done = run("benchmarks.gpu", "--out", tmp_path)
