@@ -16,7 +16,7 @@ how often a segment's nearest words are its own, and versions by recordings' mea
 
 ``lambda`` takes recordings below a threshold for instrumental, as the paper does, in a library that
 was built with a low one, and compares track vectors: among those kept, and with those lost as
-misses. Each writes ``results/NAME.json``.
+misses. Each writes ``results/experiments-NAME.json``.
 """
 
 from __future__ import annotations
@@ -267,7 +267,8 @@ def main() -> None:
         figures = thresholds(options, bundle_of(options))
     else:
         figures = alignment(options, bundle_of(options))
-    write_result(options.name, plain(figures), options.out, program="experiments")
+    result = f"experiments-{options.name}"
+    write_result(result, plain(figures), options.out, program="experiments")
     _print(figures["rows"])
 
 

@@ -207,6 +207,15 @@ def _long(found: Figures) -> str:
     return f"{told} MB; {files} ({found['seen']:,} tracks)"
 
 
+def _alignment(figures: Figures) -> str:
+    told = []
+    for name, row in figures["rows"].items():
+        parts, others = row["segments"], f"{row['segments']['other_mean']:.2f}"
+        told.append(f"{name} {parts['mean']:.3f} ± {parts['std']:.3f}, {others},"
+                    f" {parts['d_prime']:.2f} ({parts['n']} segments)")  # fmt: skip
+    return "; ".join(told)
+
+
 def _lambda(figures: Figures) -> str:
     rows = {least: figures["rows"][least] for least in ("0.07", "0.5")}
     return "; ".join(
@@ -245,9 +254,13 @@ LINES = (
         "", "heads", _heads,
     ),
     Line(
+        "sung segments with their words: cosine; of other words; d′",
+        "≥ 0.70; ≤ 0.1", "experiments-alignment", _alignment,
+    ),
+    Line(
         "λ of vocalness, ours and the paper's: singing kept, other music set aside; HR@1 by track"
         " vectors of what is kept / of all that is sung",
-        "", "lambda", _lambda,
+        "", "experiments-lambda", _lambda,
     ),
     Line(
         f"the same test split, {_VERSIONS_ASKED}: HR@1 / MAP@10",
