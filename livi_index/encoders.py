@@ -24,7 +24,7 @@ from livi_index.audio import SAMPLE_RATE
 from livi_index.errors import BadInput, BadModel
 from livi_index.models import CUDA, Bundle, Device, Session, Space, may_run_on_cuda
 
-BATCH_WINDOWS = 4
+BATCH_WINDOWS = 4  # that a processor gets together; it takes them one by one, which is faster
 CUDA_BATCH_WINDOWS = 32  # fewer leave most of a GPU without work
 BATCH_CLIPS = 1  # a processor reads two no faster, and gives back twice the memory
 KEPT_CLIPS = 64
@@ -75,6 +75,7 @@ class AudioEncoder:
             self._reader = _ClipReader(session, round(spec.clips.clip_s * SAMPLE_RATE))
         self.provider = self._session.provider
         self.batch = CUDA_BATCH_WINDOWS if self.provider == CUDA else BATCH_WINDOWS
+        self._at_once = self.batch if self.provider == CUDA else 1
 
     def encode(self, windows: FloatArray) -> FloatArray:
         """(N, window) float32 mono 16 kHz samples → (N, dim) unit float32, N may be 0.
@@ -96,7 +97,7 @@ class AudioEncoder:
             return Encoded(np.zeros((0, self.dim), np.float32), None)
         guesses = self._reader.read(windows) if self._reader else None
         rows = windows if guesses is None else guesses.reshape(len(windows), -1)
-        return Encoded(_checked(self._session.run(rows, self.batch), self.dim), guesses)
+        return Encoded(_checked(self._session.run(rows, self._at_once), self.dim), guesses)
 
 
 def _open_encoder(bundle: Bundle, spec: Space, threads: int | None, device: Device) -> Session:

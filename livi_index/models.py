@@ -173,7 +173,8 @@ class Session:
         self._input = session.get_inputs()[0].name
         self.provider: str = session.get_providers()[0]
         self.threads = threads
-        # With the arena kept between runs, one batch of eight costs a gigabyte for good.
+        # With the arena kept for good, one batch of eight costs a gigabyte; cleared by every batch,
+        # it costs a seventh of the time.
         self._options = runtime.RunOptions()
         place = "gpu:0" if self.provider == CUDA else "cpu:0"
         self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", place)
@@ -184,20 +185,24 @@ class Session:
         Batches are padded with zeros to a power of two, so that a device plans few shapes.
         Raises BadModel where the model answers with something that is not finite.
         """
-        parts = [self._run_batch(rows[i : i + batch]) for i in range(0, len(rows), batch)]
+        last = (len(rows) - 1) // batch * batch
+        parts = [
+            self._run_batch(rows[i : i + batch], self._options if i == last else None)
+            for i in range(0, len(rows), batch)
+        ]
         answer: npt.NDArray[Any] = np.concatenate(parts)
         if not np.isfinite(answer).all():
             raise BadModel("the model answered with numbers that are not finite; reinstall it")
         return answer
 
-    def _run_batch(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _run_batch(self, rows: npt.NDArray[Any], options: Any) -> npt.NDArray[Any]:
         size = 1 << (len(rows) - 1).bit_length()
         if size > len(rows):
             padding = np.zeros((size - len(rows), *rows.shape[1:]), rows.dtype)
             rows_in = np.concatenate([rows, padding])
         else:
             rows_in = np.ascontiguousarray(rows)
-        output: npt.NDArray[Any] = self._session.run(None, {self._input: rows_in}, self._options)[0]
+        output: npt.NDArray[Any] = self._session.run(None, {self._input: rows_in}, options)[0]
         return output[: len(rows)]
 
 
