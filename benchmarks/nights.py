@@ -108,7 +108,7 @@ def of(told: Measured) -> Figures:
 def night(place: Place) -> Figures:
     """New songs in a large library, and a night without any."""
     place.fill()
-    unchanged = place.run("build", "--json", "--normal-priority")
+    before = quiet_night(place.library)
     songs = place.music / f"new {time.time():.0f}"
     new_songs(place.songs, songs, place.new_songs)
     alone = run_product("build", songs, "--json", "--normal-priority", "--library", songs / "own")
@@ -116,7 +116,6 @@ def night(place: Place) -> Figures:
     own_s = own["seconds"] - sum(own["stages"][name] for name in ("walk", "commit", "publish"))
     told = place.run("build", "--json", "--normal-priority")
     report = json.loads(told.stdout)
-    before = json.loads(unchanged.stdout)
     return {
         "recordings": place.shape.recordings,
         "segments_of_a_recording": place.shape.segments,
@@ -130,7 +129,7 @@ def night(place: Place) -> Figures:
         "beyond_own_s": round(told.seconds - own_s, 2),
         **of(told),
         "stages_s": report["stages"],
-        "unchanged": {**of(unchanged), "stages_s": before["stages"], "seen": before["seen"]},
+        "unchanged": before,
     }
 
 
@@ -312,10 +311,16 @@ def long(place: Place) -> Figures:
 
 def unchanged(place: Place) -> Figures:
     """A night over what ``long`` indexed."""
-    library = place.folder / "short-library"
+    return quiet_night(place.folder / "short-library")
+
+
+def quiet_night(library: Path) -> Figures:
+    """A night without anything new, and whether it left everything as it was."""
     files = (library / "library.duckdb", library / CURRENT)
     before = [(path.stat().st_mtime_ns, path.stat().st_size) for path in files]
     told = run_product("build", "--json", "--normal-priority", "--library", library)
+    if told.returncode != 0:
+        raise SystemExit(f"the build failed:\n{told.stderr}")
     report = json.loads(told.stdout)
     return {
         **of(told),

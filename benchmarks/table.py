@@ -345,8 +345,9 @@ LINES = (
         "–most", "< 1 MB; constant", "nights", _part("long", _long),
     ),
     Line(
-        "the next night over them", "0 decodes, < 10 s (10,000)", "nights", _part(
-            "unchanged", lambda f: f"{f['decodes']} decodes, {_took(f)} ({f['seen']:,} tracks)"
+        "a night over known files", "0 decodes, < 10 s (10,000)", "nights", _part(
+            "night", lambda f: f"{f['unchanged'].get('decodes', 0)} decodes,"
+            f" {_took(f['unchanged'])} ({f['unchanged']['seen']:,} files)"
         ),
     ),
     Line(
