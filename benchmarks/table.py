@@ -191,13 +191,17 @@ def _took(told: Figures) -> str:
     return f"{told['cpu_s']:.1f} s of processor, {told['seconds']:.0f} s {load}"
 
 
+def _size(found: Figures) -> str:
+    return f"{found['recordings']:,} × {found['segments_of_a_recording']} segments"
+
+
 def _night(found: Figures) -> str:
     beyond = {
         **found,
         "cpu_s": found["cpu_s"] - found["own_cpu_s"],
         "seconds": found["beyond_own_s"],
     }
-    return f"{_took(beyond)}; {found['peak_pss_bytes'] / 1e9:.2f} GB ({found['recordings']:,})"
+    return f"{_took(beyond)}; {found['peak_pss_bytes'] / 1e9:.2f} GB ({_size(found)})"
 
 
 def _long(found: Figures) -> str:
