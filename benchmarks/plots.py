@@ -5,8 +5,8 @@ not measured yet:
 
 - ``accuracy-CATALOGUE.png``: HR@1 against seconds a recording, of ``benchmarks.run``;
 - ``indexes.png``: recall@10 against answers a second, of ``benchmarks.scale``;
-- ``lambda.png``: songs kept and anthems set aside by the vocalness that is asked for, of
-  ``benchmarks.detector``;
+- ``lambda.png``: what is kept, what is set aside and what is found, by the vocalness that is asked
+  for, of ``benchmarks.experiments``;
 - ``scores-QUESTION.png``: log odds of versions and of others, the curve from them to probabilities,
   and how often what it tells is true, of ``benchmarks.calibrate``.
 
@@ -42,8 +42,8 @@ def drawn(results: Path) -> Iterator[tuple[str, Figure]]:
             yield f"accuracy-{catalog}", accuracy(catalog, systems)
     if (scale := read_result("scale", results)) is not None:
         yield "indexes", indexes(scale["figures"])
-    if (detector := read_result("detector", results)) is not None:
-        yield "lambda", lambdas(detector["figures"])
+    if (sweep := read_result("experiments-lambda", results)) is not None:
+        yield "lambda", lambdas(sweep["figures"])
     if (calibration := read_result("calibration", results)) is not None:
         for question, told in calibration["figures"].items():
             if isinstance(told, dict) and "distribution" in told:
@@ -81,18 +81,20 @@ def indexes(figures: Figures) -> Figure:
 
 
 def lambdas(figures: Figures) -> Figure:
-    """What each threshold of mean vocalness keeps and sets aside; the card's is marked."""
-    title = "songs kept and anthems set aside, by λ alone"
+    """Coverage and accuracy for each threshold of mean vocalness."""
+    title = f"{figures['recordings']} recordings, some of them without singing"
     figure, axes = _picture(title, "λ: mean vocalness that is asked for", "share")
-    found = sorted((float(least), told) for least, told in figures["by_vocalness_alone"].items())
-    thresholds = [least for least, _ in found]
-    kept = [told["songs_kept"] / figures["songs"] for _, told in found]
-    aside = [told["anthems_set_aside"] / figures["anthems"] for _, told in found]
-    axes.plot(thresholds, kept, "o-", color=LOUD, label=f"{figures['songs']} songs kept")
-    axes.plot(thresholds, aside, "o-", label=f"{figures['anthems']} anthems set aside")
-    axes.axvline(figures["min_vocalness"], color=QUIET, linestyle=":")
+    found = sorted((float(least), told) for least, told in figures["rows"].items())
+    for name, label in (
+        ("sung_kept", "sung recordings kept"),
+        ("others_set_aside", "others set aside"),
+        ("hr1", "HR@1 of what is kept"),
+        ("hr1_of_all", "HR@1 of all that is sung"),
+    ):
+        points = [(least, told[name]) for least, told in found]
+        axes.plot(*zip(*points, strict=True), "o-", label=label)
     axes.set(ylim=(-0.03, 1.03))
-    axes.legend()
+    axes.legend(fontsize=7)
     return figure
 
 
