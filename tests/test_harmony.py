@@ -104,6 +104,14 @@ def test_a_song_is_scored_in_both_spaces(place, library):
             assert hit.probability == pytest.approx(odds / (1 + odds))
 
 
+def test_a_medley_matches_each_of_its_parts(library):
+    medley = np.concatenate([songs.chord(5, 30.0), songs.chord(7, 30.0)])[:, 0]
+    hits = {stem(hit): hit for hit in library.query(medley, space="harmony", k=2).hits}
+    assert set(hits) == {"piece-5", "piece-7"}
+    assert max(m.query_start_s for m in hits["piece-5"].matches) <= 20
+    assert min(m.query_start_s for m in hits["piece-7"].matches) >= 30
+
+
 def test_silence_is_like_nothing(place, library):
     for space in ("both", "harmony", "lyrics"):
         with pytest.raises(NoSinging, match=r"still\.wav"):
