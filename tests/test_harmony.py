@@ -108,8 +108,8 @@ def test_a_medley_matches_each_of_its_parts(library):
     medley = np.concatenate([songs.chord(5, 30.0), songs.chord(7, 30.0)])[:, 0]
     hits = {stem(hit): hit for hit in library.query(medley, space="harmony", k=2).hits}
     assert set(hits) == {"piece-5", "piece-7"}
-    assert max(m.query_start_s for m in hits["piece-5"].matches) <= 25
-    assert min(m.query_start_s for m in hits["piece-7"].matches) >= 25
+    assert hits["piece-5"].matches[0].query_start_s <= 20
+    assert hits["piece-7"].matches[0].query_start_s >= 30
 
 
 def test_silence_is_like_nothing(place, library):
