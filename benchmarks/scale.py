@@ -292,7 +292,7 @@ def projection(looks: Mapping[int, Any], name: str) -> dict[str, Any]:
     tens = math.log10(PROJECTED / n)
     told: dict[str, Any] = {"bytes": high["file_bytes"] / n * PROJECTED}
     text = [f"{high['file_bytes'] / n:.0f} bytes × {PROJECTED:.0e} = {told['bytes'] / 1e9:.0f} GB"]
-    if len(counts) > 1:
+    if n >= 10 * counts[0]:  # from less, growth cannot be told
         span = math.log10(n / counts[0])
         new = (high["build_cpu_s"] - low["build_cpu_s"]) / (n - counts[0])
         growth = (new / (low["build_cpu_s"] / counts[0])) ** (1 / span)
