@@ -152,7 +152,7 @@ class DecodePool:
                     return
                 broken = False
                 try:
-                    job, future = done.get(timeout=self._patience_s(running))
+                    job, future = done.get(timeout=self._patience_s(running, n_restarts))
                 except queue.Empty:
                     broken = True
                 else:
@@ -196,9 +196,12 @@ class DecodePool:
         except OSError:
             return self._time_limit_s
 
-    def _patience_s(self, running: Iterable[_Job[Value]]) -> float:
-        """A pool silent for longer is stuck: a worker was killed while it held pebble's lock."""
-        return max(self._limit_s(job.path) for job in running) + _STUCK_S
+    def _patience_s(self, running: Iterable[_Job[Value]], n_restarts: int) -> float:
+        """A pool silent for longer is stuck: a worker was killed while it held pebble's lock.
+
+        Or the machine is so busy that new workers are still starting: longer each time.
+        """
+        return max(self._limit_s(job.path) for job in running) + _STUCK_S * 2**n_restarts
 
     def _start(self) -> pebble.ProcessPool:
         pool = pebble.ProcessPool(

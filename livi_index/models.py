@@ -245,7 +245,10 @@ def open_bundle(folder: Path, source: Source = "local") -> Bundle:
     try:
         raw = (folder / CARD).read_bytes()
     except OSError as error:
-        raise BadModel(f"{folder} is not a model: its {CARD} cannot be read ({error})") from error
+        raise BadModel(
+            f"{folder} is not a model: its {CARD} cannot be read ({error});"
+            " `livi-index models list` names those that are at hand"
+        ) from error
     return Bundle(folder, parse_card(raw, str(folder / CARD)), source)
 
 

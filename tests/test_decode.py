@@ -8,11 +8,11 @@ import threading
 import time
 from pathlib import Path
 
-import faulty_decoders
 import numpy as np
 import psutil
 import pytest
 
+from benchmarks.endurance import faulty_decoders
 from livi_index import scan
 from livi_index.audio import Audio, decode
 from livi_index.decode import DecodeFailure, DecodePool
@@ -185,7 +185,7 @@ SCRIPT = """
 import signal
 import sys
 from pathlib import Path
-import faulty_decoders
+XX
 from livi_index.decode import DecodePool
 
 if __name__ == "__main__":

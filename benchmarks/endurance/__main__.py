@@ -16,14 +16,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.endurance import damage, io_errors, kills
+from benchmarks.endurance import (
+    audio,
+    damage,
+    decoders,
+    disk_full,
+    io_errors,
+    kills,
+    network,
+    oddities,
+    readers,
+)
 from benchmarks.results import RESULTS, write_result
 
 # Name: what measures, and how many trials.
 TRIALS: dict[str, tuple[Callable[[Path, int, float], dict[str, Any]], int]] = {
     "kills": (kills.measure, 200),
+    "audio": (audio.measure, 2000),
+    "decoders": (decoders.measure, 20),
+    "disk-full": (disk_full.measure, 200),
     "damage": (damage.measure, 10),
+    "readers": (readers.measure, 20),
     "io-errors": (io_errors.measure, 0),
+    "filesystems": (oddities.filesystems, 1),
+    "network": (network.measure, 1),
+    "models": (oddities.models, 1),
 }
 
 

@@ -30,6 +30,7 @@ from livi_index.models import open_bundle
 READER = ROOT / "tests" / "data" / "tiny-reader"
 RATE = 16_000
 PITCHES = np.geomspace(200, 6000, 24)  # of the phones 1 to 24 of the tiny reader
+PLAIN = ("--model", READER, "--jobs", "1", "--quiet", "--normal-priority")
 KINDS = ("wav", "ogg", "flac", "mp3")
 TOLERANCE = 1e-5
 TOP = 10
@@ -107,8 +108,7 @@ def environment_of(more: Mapping[str, str]) -> dict[str, str]:
 def build(folder: Path | None, library: Path, *options: str | Path, **how: Any) -> Told:
     """``livi-index build`` with the tiny model."""
     folders = [] if folder is None else [folder]
-    given = ["--library", library, "--model", READER, "--jobs", "1", "--quiet"]
-    return livi("build", *folders, *given, *options, **how)
+    return livi("build", *folders, "--library", library, *PLAIN, *options, **how)
 
 
 def contents(library: Path) -> dict[str, Any]:
