@@ -201,7 +201,7 @@ class DecodePool:
 
         Or the machine is so busy that new workers are still starting: longer each time.
         """
-        return max(self._limit_s(job.path) for job in running) + _STUCK_S * 2**n_restarts
+        return max(self._limit_s(job.path) for job in running) + _STUCK_S * (1 << n_restarts)
 
     def _start(self) -> pebble.ProcessPool:
         pool = pebble.ProcessPool(
