@@ -34,6 +34,7 @@ K = 10  # hits of a typed line
 ROUNDS = 50
 RIDGE = 1e-3  # where scores part right from wrong, the best curve would be a step
 BINS = 10
+LEAST_READ = 0.8  # phones a second: 96 % of the sung training songs have more, no band has
 VERSIONS = 0.2  # that a query has in a library, on average: one in five has one
 SHOWN = 60  # bins of a distribution
 
@@ -126,11 +127,11 @@ def distribution(log_odds: FloatArray, right: BoolArray) -> dict[str, list[float
     return {"edges": edges.tolist(), **counts}
 
 
-def usual(library: Library, space: str, numbers: Sequence[int]) -> tuple[float, float]:
+def usual(library: Library, truth: Truth, space: str) -> tuple[float, float]:
     """Median and spread of the scores with a cohort, of a usual query."""
     seen = []
-    for number in numbers:
-        found = library.score(library.stored(number), space=space, without=(number,))
+    for number in library.recording_ids(space).tolist():
+        found = library.score(library.stored(number), space=space, without=truth.same(number))
         if found.cohort is not None and found.cohort.any():
             middle, above = np.percentile(found.scores[found.cohort], (50, ONE_SIGMA))
             seen.append((middle, above - middle))
@@ -142,7 +143,7 @@ def of_space(library: Library, truth: Truth, space: str, relative: Calibration) 
     """All candidates of every recording that has something in a space."""
     judged = Judged()
     for number in library.recording_ids(space).tolist():
-        found = library.score(library.stored(number), space=space, without=(number,))
+        found = library.score(library.stored(number), space=space, without=truth.same(number))
         assert found.cohort is not None
         scores = relative.relative(found.scores, found.cohort)
         judged.add(scores[:, None], truth.right(number, found.recording_ids), truth.of[number])
@@ -154,7 +155,7 @@ def of_both(library: Library, truth: Truth, curves: Mapping[str, Calibration]) -
     judged = Judged()
     names = list(curves)
     for number in library.recording_ids(SPACE).tolist():
-        parts, ids = scores_in(library, number, names)
+        parts, ids = scores_in(library, number, names, truth.same(number))
         every = np.column_stack(
             [curves[name].relative(parts[name], np.isfinite(parts[name])) for name in names]
         )
@@ -164,11 +165,11 @@ def of_both(library: Library, truth: Truth, curves: Mapping[str, Calibration]) -
 
 
 def scores_in(
-    library: Library, number: int, names: Sequence[str]
+    library: Library, number: int, names: Sequence[str], without: Sequence[int]
 ) -> tuple[dict[str, FloatArray], NDArray[np.int64]]:
     """The scores of one recording's candidates in some spaces, each by itself; and their ids."""
     heard = library.stored(number)
-    found = {name: library.score(heard, space=name, without=(number,)) for name in names}
+    found = {name: library.score(heard, space=name, without=without) for name in names}
     ids = np.unique(np.concatenate([part.recording_ids for part in found.values()]))
     parts = {}
     for name, part in found.items():
@@ -194,8 +195,8 @@ def curves_of(library: Library, truth: Truth, words: Path) -> dict[str, Any]:
     curves = {}
     n_recordings = len(library.recording_ids(SPACE))
     for space in library.generation.spaces:
-        ids = library.recording_ids(space).tolist()
-        median, spread = usual(library, space, ids)
+        ids = library.recording_ids(space)
+        median, spread = usual(library, truth, space)
         plain = Calibration(1.0, 0.0, "", len(ids), median, spread)
         found = fitted(of_space(library, truth, space, plain))
         curves[space] = plain
@@ -228,6 +229,7 @@ def card_part(told: Mapping[str, Any], spaces: Sequence[str], from_what: str) ->
             "weights": dict(zip(spaces, told[BOTH]["slopes"], strict=True)),
             "offset": told[BOTH]["offset"],
             "recordings": told[BOTH]["recordings"],
+            "least_read": LEAST_READ,
             "fitted_on": from_what,
         }
     return part

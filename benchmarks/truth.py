@@ -29,14 +29,20 @@ from livi_index.models import Bundle
 
 @dataclass(frozen=True)
 class Truth:
-    """The work of each recording of a library, by its number."""
+    """The work of each recording of a library, by its number; and its id in the lists, which is
+    that of other mixes of the same performance too: these do not ask for each other."""
 
     of: dict[int, str]
+    ids: dict[int, str]
 
     def right(self, number: int, others: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of others (n,) are versions of a recording."""
         work = self.of[number]
         return np.array([self.of[other] == work for other in others.tolist()], np.bool_)
+
+    def same(self, number: int) -> list[int]:
+        """The recording, and all other mixes of it."""
+        return [other for other, name in self.ids.items() if name == self.ids[number]]
 
 
 def entries_in(folders: Sequence[Path]) -> list[Entry]:
@@ -76,7 +82,9 @@ def truth_of(
             csv.writer(file).writerows([("path",), *((entry.path,) for entry in entries)])
         build([], library, BuildOptions(files=listed, model=str(bundle.path)))
         with open_library(library, model=bundle) as opened:
-            works = {entry.path: entry.work_id for entry in entries}
-            numbers = {path: opened.generation.recording_at(path) for path in works}
-            of = {number: works[path] for path, number in numbers.items() if number}
-            yield opened, Truth(of)
+            numbered = [
+                (opened.generation.recording_at(entry.path) or 0, entry) for entry in entries
+            ]
+            of = {number: entry.work_id for number, entry in numbered if number}
+            ids = {number: entry.recording_id for number, entry in numbered if number}
+            yield opened, Truth(of, ids)

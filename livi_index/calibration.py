@@ -76,13 +76,16 @@ class Fusion:
     """What the scores of two recordings in several spaces say together.
 
     ``weights`` are by space, of relative scores (``Calibration.relative``), for two recordings that
-    have one in all of them. The curve holds for libraries of ``recordings``.
+    have one in all of them. The curve holds for libraries of ``recordings``. Of one in which
+    fewer phones were read in a second than ``least_read``, from its beginning to its end, the words
+    count for nothing: in a band, some strings and horns are read as a word here and there.
     """
 
     weights: Mapping[str, float]
     offset: float
     fitted_on: str
     recordings: int
+    least_read: float = 0.0
 
 
 # Of scores that are worth themselves.

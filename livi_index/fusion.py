@@ -51,7 +51,11 @@ def score_in_all(
 
     ``options`` and ``aligner`` are for the first space of the model; the card has a ``fusion``.
     """
-    first = card.spaces[0].name
+    assert card.fusion is not None
+    first, least = card.spaces[0].name, card.fusion.least_read
+    others = [space for space in heard if space != first]
+    if others and first in heard and _read_per_s(heard[first], heard[others[0]]) < least:
+        heard = {space: heard[space] for space in others}
     ids = np.zeros(0, np.int64)
     found = {}
     # The first space comes last: what others find is worth a closer look there.
@@ -70,10 +74,17 @@ def score_in_all(
     by_space = {
         space: _completed(generation, space, heard[space], ids, found[space]) for space in heard
     }
+    if others and first in heard:
+        by_space[first][generation.read_per_s(ids, first, others[0]) < least] = np.nan
     drawn = np.isin(
         ids, np.concatenate([cohort(generation, space, options.cohort) for space in heard])
     )
     return in_order(ids, nats(card, by_space, drawn), by_space, drawn)
+
+
+def _read_per_s(read: Heard, whole: Heard) -> float:
+    phones = 0 if read.transcript is None else len(read.transcript)
+    return phones / max(1.0, float(whole.end_s[-1]))
 
 
 def _completed(

@@ -258,6 +258,21 @@ class Generation:
         bounds = zip(spans["first_phone"].tolist(), spans["phones"].tolist(), strict=True)
         return [of.phones[first : first + n] for first, n in bounds]
 
+    def read_per_s(self, recording_ids: IntArray, space: str, whole: str) -> NDArray[np.float64]:
+        """Phones (n,) that were read of these recordings in a second, by the length that another
+        space has of them; not a number for one that is not in both."""
+        read, heard = self._space(space), self._space(whole)
+        both = np.isin(recording_ids, read.recording_ids) & np.isin(
+            recording_ids, heard.recording_ids
+        )
+        ids = recording_ids[both]
+        spans = heard.spans[_rows(heard.recording_ids, ids)]
+        ends_s = heard.table["end_s"][spans["first"] + spans["count"] - 1]
+        phones = read.spans["phones"][_rows(read.recording_ids, ids)]
+        found = np.full(len(recording_ids), np.nan)
+        found[both] = phones / np.maximum(ends_s, 1.0)
+        return found
+
     def phones(self, space: str) -> int:
         """How many phones all transcripts have; 0 where the model does not read."""
         return len(self._space(space).phones)
