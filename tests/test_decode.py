@@ -185,7 +185,7 @@ SCRIPT = """
 import signal
 import sys
 from pathlib import Path
-XX
+from benchmarks.endurance import faulty_decoders
 from livi_index.decode import DecodePool
 
 if __name__ == "__main__":
