@@ -57,7 +57,7 @@ def dim_of(graph: Path) -> int:
 
 def rewritten(card: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
     """The card with other words; how far graphs are from torch is known only when they are made."""
-    parity = card["measured"].get("parity", {})
+    parity = card.get("measured", {}).get("parity", {})
     measured = written.get("measured", {}) | {"parity": parity}
     kept = {key: value for key, value in card.items() if key not in ("calibration", "fusion")}
     return kept | written | {"measured": measured}
