@@ -5,8 +5,9 @@ A probability is of one pair, and a query meets as many as there are recordings:
 measured is per query: every recording of the folders (which only measure) asks a library of them,
 and what its wrong candidates are worth, in nats above chance, makes a distribution. From that come,
 for libraries of 600, 10,000 and 200,000 recordings, the share of queries that have a false hit at a
-given probability, and the probability at which 1 % or 0.1 % have. Beyond what the folders hold the
-tail is taken to fall exponentially, as it does from its 1 % on; ``measured_600`` counts instead.
+given probability, and the probability at which 1 % or 0.1 % have. What was met counts as it was
+met; where that is less than an exponential tail gives, which is fitted from its 1 % on, or nothing,
+the tail counts. ``measured_600`` counts alone.
 
 ``--data`` adds real music as a set of its own: the songs and the anthems that only measure, among
 each other. No two of them are versions, so that all that they find is wrong.
@@ -57,13 +58,16 @@ class Tail:
         self.slope = 1 / float(over.mean())
 
     def __call__(self, nats: float) -> float:
-        if nats > self._begin:
-            return self._share * float(np.exp(-self.slope * (nats - self._begin)))
-        return float(len(self._nats) - np.searchsorted(self._nats, nats)) / self._n
+        met = float(len(self._nats) - np.searchsorted(self._nats, nats)) / self._n
+        if nats <= self._begin:
+            return met
+        return max(met, self._share * float(np.exp(-self.slope * (nats - self._begin))))
 
     def level(self, share: float) -> float:
-        """The nats that such a share of wrong pairs exceeds, in the exponential part."""
-        return self._begin + float(np.log(self._share / share)) / self.slope
+        """The nats that such a share of wrong pairs exceeds, in the tail."""
+        falls = self._begin + float(np.log(self._share / share)) / self.slope
+        n_met = int(share * self._n)
+        return max(falls, float(self._nats[-n_met])) if n_met else falls
 
 
 def wrong_nats(library: Library, truth: Truth, space: str) -> tuple[list[FloatArray], list[int]]:
