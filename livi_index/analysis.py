@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from livi_index.encoders import AudioEncoder, pool
+from livi_index.encoders import pool
 from livi_index.models import Bundle, Space
+from livi_index.opened import Opened
 from livi_index.pipeline import Clock
 from livi_index.planning import Job
 from livi_index.reading import Track
@@ -27,7 +27,6 @@ from livi_index.records import Analysis
 from livi_index.vocals import (
     Segment,
     SegmentOptions,
-    VocalDetector,
     counted,
     cut,
     cut_batches,
@@ -59,25 +58,9 @@ class Analyst:
 
     def __init__(self, bundle: Bundle, threads: int, clock: Clock) -> None:
         self._bundle = bundle
-        self._threads = threads
+        self._models = Opened(bundle, threads)
         self._clock = clock
         self._options = SegmentOptions.from_bundle(bundle)
-        self._singing, *self._others = bundle.card.spaces
-
-    @cached_property
-    def _detector(self) -> VocalDetector:
-        return VocalDetector(self._bundle, threads=self._threads)
-
-    @cached_property
-    def _encoder(self) -> AudioEncoder:
-        return AudioEncoder(self._bundle, self._singing.name, threads=self._threads)
-
-    @cached_property
-    def _other_encoders(self) -> dict[str, AudioEncoder]:
-        return {
-            space.name: AudioEncoder(self._bundle, space.name, threads=self._threads)
-            for space in self._others
-        }
 
     def analyse(self, items: Iterator[Track | Other]) -> Iterator[Analysed | Other]:
         """Tracks become what was found in them; whatever else comes goes on as it is.
@@ -90,21 +73,23 @@ class Analyst:
                 yield item
                 continue
             done = tuple(
-                self._whole(item, space) for space in self._others if space.name in item.job.spaces
+                self._whole(item, space)
+                for space in self._models.others
+                if space.name in item.job.spaces
             )
-            if self._singing.name not in item.job.spaces:
+            if self._models.singing.name not in item.job.spaces:
                 yield Analysed(item.job, item.audio.duration_s, done)
                 continue
             with self._clock.time("vocals"):
-                probabilities = self._detector.probabilities(item.audio.samples)
+                probabilities = self._models.detector.probabilities(item.audio.samples)
             pieces = segments(probabilities, item.audio.duration_s, self._options)
             if pieces:
                 vocal = vocalness(probabilities)
-                waiting.append(_Sung(item, done, vocal, pieces, self._singing.dim))
+                waiting.append(_Sung(item, done, vocal, pieces, self._models.singing.dim))
             else:
                 yield self._instrumental(item, done, vocalness(probabilities))
             del item
-            while waiting and sum(sung.n_left for sung in waiting) >= self._encoder.batch:
+            while waiting and sum(sung.n_left for sung in waiting) >= self._models.encoder.batch:
                 yield from self._encode(waiting)
         while waiting:
             yield from self._encode(waiting)
@@ -116,7 +101,7 @@ class Analyst:
         if not pieces:
             return plain
         with self._clock.time("whole"):
-            encoder = self._other_encoders[space.name]
+            encoder = self._models.other_encoders[space.name]
             batches = cut_batches(track.audio.samples, pieces, space.window_s, encoder.batch)
             vectors = encoder.encode_each(batches)
         return replace(
@@ -132,15 +117,17 @@ class Analyst:
     def _encode(self, waiting: deque[_Sung]) -> Iterator[Analysed]:
         """Encode one batch of what waits longest; yields what is complete by that."""
         parts: list[tuple[_Sung, int]] = []
-        room = self._encoder.batch
+        room = self._models.encoder.batch
         for sung in waiting:
             parts.append((sung, min(room, sung.n_left)))
             room -= parts[-1][1]
             if room == 0:
                 break
         with self._clock.time("encode"):
-            windows = np.concatenate([sung.next(n, self._encoder.window_s) for sung, n in parts])
-            encoded = self._encoder.read(windows)
+            windows = np.concatenate(
+                [sung.next(n, self._models.encoder.window_s) for sung, n in parts]
+            )
+            encoded = self._models.encoder.read(windows)
         first = 0
         for sung, n in parts:
             part = slice(first, first + n)
@@ -151,13 +138,13 @@ class Analyst:
             yield self._finished(waiting.popleft())
 
     def _finished(self, sung: _Sung) -> Analysed:
-        transcript = transcribed(sung.guesses, sung.pieces, self._encoder.clip_s)
+        transcript = transcribed(sung.guesses, sung.pieces, self._models.encoder.clip_s)
         kept, counts = counted(sung.pieces, transcript, self._options)
         if len(kept) == 0:
             return self._instrumental(sung.track, sung.done, sung.vocalness)
         pieces = [sung.pieces[row] for row in kept]
         analysis = replace(
-            self._nothing(sung.track, self._singing.name, sung.vocalness),
+            self._nothing(sung.track, self._models.singing.name, sung.vocalness),
             sung=True,
             vector=pool(sung.vectors[kept], counts),
             start_s=[piece.start_s for piece in pieces],
@@ -170,7 +157,7 @@ class Analyst:
         return Analysed(sung.track.job, sung.track.audio.duration_s, (analysis, *sung.done))
 
     def _instrumental(self, track: Track, done: tuple[Analysis, ...], vocalness: float) -> Analysed:
-        analysis = self._nothing(track, self._singing.name, vocalness)
+        analysis = self._nothing(track, self._models.singing.name, vocalness)
         return Analysed(track.job, track.audio.duration_s, (analysis, *done), instrumental=True)
 
     def _nothing(self, track: Track, space: str, track_vocalness: float) -> Analysis:

@@ -11,7 +11,6 @@ import os
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,14 @@ from numpy.typing import NDArray
 
 from livi_index.answers import QueryInfo, Span
 from livi_index.audio import SAMPLE_RATE, Audio, FloatArray, decode
-from livi_index.encoders import AudioEncoder
 from livi_index.errors import BadInput, NoSinging
 from livi_index.models import Bundle, Space
+from livi_index.opened import Opened
 from livi_index.ranking import Heard
 from livi_index.transcripts import Transcript
 from livi_index.vocals import (
     Segment,
     SegmentOptions,
-    VocalDetector,
     counted,
     cut_batches,
     over_all,
@@ -53,9 +51,7 @@ class Ear:
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         self.options = SegmentOptions.from_bundle(bundle)
-        self._bundle = bundle
-        self._threads = threads
-        self._singing, *self._others = bundle.card.spaces
+        self._models = Opened(bundle, threads)
 
     def hear_file(self, path: str | Path, spaces: Collection[str]) -> Query:
         """Raises UnreadableAudio, and what ``hear`` does."""
@@ -73,20 +69,20 @@ class Ear:
         """
         heard = {
             space.name: found
-            for space in self._others
+            for space in self._models.others
             if space.name in spaces and (found := self._whole(audio, space))
         }
         vocal, silent = None, "nothing can be heard in it, so there is nothing to compare it by"
-        if self._singing.name in spaces:
+        if self._models.singing.name in spaces:
             vocal, found, silent = self._sung(audio)
-            heard |= {self._singing.name: found} if found else {}
+            heard |= {self._models.singing.name: found} if found else {}
         if not heard:
             raise NoSinging(f"{path or 'the query'}: {silent}")
         return Query(query_info(path, audio.duration_s, vocal, audio.truncated, heard), heard)
 
     def _sung(self, audio: Audio) -> tuple[float, Heard | None, str]:
         """Vocalness, what is sung, and why that may be nothing."""
-        probabilities = self._detector.probabilities(audio.samples)
+        probabilities = self._models.detector.probabilities(audio.samples)
         vocal = vocalness(probabilities)
         pieces = segments(probabilities, audio.duration_s, self.options)
         if not pieces:
@@ -111,7 +107,7 @@ class Ear:
         pieces = over_all(audio.samples, space.window_s, space.hop_s)
         if not pieces:
             return None
-        encoder = self._encoders[space.name]
+        encoder = self._models.other_encoders[space.name]
         batches = cut_batches(audio.samples, pieces, space.window_s, encoder.batch)
         vectors = encoder.encode_each(batches)
         return Heard(vectors, *_times(pieces), np.ones(len(pieces), np.float32))
@@ -120,32 +116,17 @@ class Ear:
         self, samples: FloatArray, pieces: list[Segment]
     ) -> tuple[FloatArray, Transcript | None]:
         """The vectors (n, D) of segments, and what was read of all of them."""
-        encoder = self._encoder
+        encoder = self._models.encoder
         batches = cut_batches(samples, pieces, encoder.window_s, encoder.batch)
         parts = [encoder.read(windows) for windows in batches]
         vectors = np.concatenate([part.vectors for part in parts])
         return vectors, transcribed([part.guesses for part in parts], pieces, encoder.clip_s)
 
     def _open(self, spaces: Collection[str]) -> None:
-        if self._singing.name in spaces:
-            _ = self._detector, self._encoder
-        if any(space.name in spaces for space in self._others):
-            _ = self._encoders
-
-    @cached_property
-    def _detector(self) -> VocalDetector:
-        return VocalDetector(self._bundle, threads=self._threads)
-
-    @cached_property
-    def _encoder(self) -> AudioEncoder:
-        return AudioEncoder(self._bundle, self._singing.name, threads=self._threads)
-
-    @cached_property
-    def _encoders(self) -> dict[str, AudioEncoder]:
-        return {
-            space.name: AudioEncoder(self._bundle, space.name, threads=self._threads)
-            for space in self._others
-        }
+        if self._models.singing.name in spaces:
+            _ = self._models.detector, self._models.encoder
+        if any(space.name in spaces for space in self._models.others):
+            _ = self._models.other_encoders
 
 
 def query_info(
