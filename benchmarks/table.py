@@ -76,10 +76,8 @@ def _beside_the_published_way(figures: Figures) -> str:
 def _heads(figures: Figures) -> str:
     rows = figures["rows"].items()
     found = [f"{name} {row['hr1']:.3f} / {row['words_hr1']:.3f}" for name, row in rows]
-    taught = (
-        f"{figures['training_epochs']:g} epochs" if "training_epochs" in figures else "1 minutes"
-    )
-    size = f"{figures['works']} works, heads taught for {taught}"
+    taught = f"heads taught for {figures['training_epochs']:g} epochs"
+    size = f"{figures['works']} works, {taught}"
     model = figures["model"]
     return f"{'; '.join(found)} ({model['name']} {model['version']}, {size})"
 
