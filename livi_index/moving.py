@@ -32,7 +32,14 @@ from livi_index.errors import BadModel, LibraryDamaged, LibraryNotFound
 from livi_index.generations import MANIFEST, current, folder_name, generations
 from livi_index.guard import MAX_SHARE
 from livi_index.keeping import KEPT, at_hand, fullest, keep_bundle
-from livi_index.models import DEFAULT_MODEL, Bundle, bundled_dir, find_model, open_bundle
+from livi_index.models import (
+    DEFAULT_MODEL,
+    Bundle,
+    bundled_dir,
+    find_model,
+    open_bundle,
+    verify,
+)
 from livi_index.planning import REFUSED, Plan, Planner, worth_a_try
 from livi_index.records import KnownFile, ModelChoice
 from livi_index.scan import AudioFile
@@ -109,6 +116,7 @@ def models_for(place: Path, store: Store, wanted: str | None) -> Models:
     here = {choice.answers} if choice else {model_id}
     # What answers need not be chosen to be kept, and where nothing does there is no move.
     if model_id in here | {_answering(place)} or not generations(place):
+        verify(bundle)  # also where the library's own copy is taken: who names a model means it
         bundle = fullest(place, bundle)
         return Models(bundle, bundle, choice)
     if choice is None or choice.target != model_id:

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -220,6 +221,14 @@ def test_an_older_edition_takes_nothing_away(place, tmp_path):
     with open_library(tmp_path / "library") as library:
         assert library.generation.spaces == ("lyrics", "harmony")
         assert set(library.bundle.card.space_names) == {"lyrics", "harmony"}
+
+
+def test_a_damaged_edition_is_refused_though_the_library_has_a_whole_one(place, tmp_path):
+    run(place / "music", tmp_path / "library", model=str(HARMONY))
+    damaged = shutil.copytree(HARMONY, tmp_path / "damaged")
+    (damaged / "harmony.onnx").write_bytes(b"no graph")
+    done = livi("build", "--model", damaged, library=tmp_path / "library", ok=False)
+    assert done.returncode == 1 and "harmony.onnx is damaged" in done.stderr
 
 
 def test_a_lost_database_comes_back_with_all_spaces(place, tmp_path):
