@@ -187,4 +187,6 @@ def models(place: Path, n: int, end_s: float) -> dict[str, Any]:
 
 
 def _says_what_to_do(text: str) -> bool:
-    return any(word in text for word in ("--model", "models install", "models list", "again"))
+    return any(
+        word in text for word in ("--model", "models install", "models list", "again", "reinstall")
+    )
