@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import multiprocessing
 import os
 import queue
 import resource
@@ -29,6 +28,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from io import FileIO
 from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnContext
+from multiprocessing.synchronize import RLock as Lock
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
@@ -102,6 +103,7 @@ class DecodePool:
         self._decode = decode
         # pebble keeps this for the process: a worker that ignores SIGTERM gets SIGKILL after it.
         pebble.CONSTS.term_timeout = 1.0
+        self._context = _Context()
         self._pool = self._start()
 
     def __enter__(self) -> DecodePool:
@@ -119,6 +121,7 @@ class DecodePool:
         """End all workers, within about a second each; can be called again."""
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
+        self._context.locks.clear()
 
     def decode_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Audio | DecodeFailure]]:
         """Decode files; yields each path with its result, in the order of completion."""
@@ -209,7 +212,7 @@ class DecodePool:
             max_tasks=_FILES_PER_WORKER,
             initializer=_start_worker,
             initargs=(os.getpid(), self._memory_bytes),
-            context=multiprocessing.get_context("spawn"),
+            context=self._context,
         )
         with _deaf_to_interrupts():
             # Workers live as long as the thread that starts them: start them here, in the owner's.
@@ -226,6 +229,21 @@ class DecodePool:
                 'its work below `if __name__ == "__main__":`'
             )
         self._pool = self._start()
+
+
+class _Context(SpawnContext):
+    """Keeps the pool's locks for as long as there are workers.
+
+    pebble gives them up before it ends its workers, and one that is still starting then finds them
+    gone and says so with a traceback.
+    """
+
+    def __init__(self) -> None:
+        self.locks: list[Lock] = []
+
+    def RLock(self) -> Lock:
+        self.locks.append(super().RLock())
+        return self.locks[-1]
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -205,9 +204,15 @@ def test_no_worker_outlives_its_parent(audio_file, tmp_path, end):
     script.write_text(SCRIPT)
     paths = copies(audio_file("ogg", 2.0), tmp_path, "good", "hang-1", "hang-2", "hang-3")
     root = Path(__file__).parent
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     with subprocess.Popen(
         [sys.executable, "-W", "error", script, *paths],
-        env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root.parent}"},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{root}{os.pathsep}{root.parent}",
+            "TMPDIR": str(temporary),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -216,12 +221,12 @@ def test_no_worker_outlives_its_parent(audio_file, tmp_path, end):
         time.sleep(0.3)
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) >= 2
-        litter = set(os.listdir(tempfile.gettempdir()))
+        litter = set(os.listdir(temporary))
         process.send_signal(end)
         errors = process.communicate(timeout=60)[1]
     _, alive = psutil.wait_procs(family, timeout=5)
     assert not alive
-    assert set(os.listdir(tempfile.gettempdir())) <= litter
+    assert set(os.listdir(temporary)) <= litter
     assert process.returncode in (-signal.SIGINT, -signal.SIGKILL, 1)
     if end == signal.SIGINT:
         assert "KeyboardInterrupt" in errors
