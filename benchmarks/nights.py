@@ -182,12 +182,12 @@ def answers(place: Place, made: Made) -> Figures:
     """Times of ``Library.rank`` for versions that are not in the library."""
     shape = place.shape
     works = np.random.default_rng(3).integers(1, shape.recordings // shape.versions, QUERIES + 3)
-    queries = [made.version(work, shape.versions) for work in works.tolist()]
+    queries = [made.heard(work, shape.versions) for work in works.tolist()]
     times_ms, cpu_ms, found = [], [], 0
     with open_library(place.library) as library:
         for work, query in zip(works.tolist(), queries, strict=True):
             began, used = time.perf_counter(), time.process_time()
-            hits = library.rank({SPACE: query}, k=1)
+            hits = library.rank(query, k=1)
             times_ms.append(1000 * (time.perf_counter() - began))
             cpu_ms.append(1000 * (time.process_time() - used))
             found += hits[0].recording_id in _ids_of(work, shape)
@@ -340,7 +340,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="for libraries; it is kept")
     parser.add_argument("--recordings", type=int, default=200_000)
-    parser.add_argument("--segments", type=int, default=6, help="of a made recording")
+    parser.add_argument("--segments", type=int, default=16, help="of a made recording")
     parser.add_argument("--new-songs", type=int, default=100, help="of a night")
     parser.add_argument("--tracks", type=int, default=50_000, help="of the long run")
     parser.add_argument("--max-hours", type=float, default=24.0, help="of the long run")
