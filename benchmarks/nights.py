@@ -50,7 +50,7 @@ from benchmarks.results import (
 )
 from livi_index.generations import CURRENT, VERIFIED
 from livi_index.groups import PairOptions, neighbours
-from livi_index.library import SPACE, open_library
+from livi_index.library import open_library
 from livi_index.models import Bundle
 
 NEW_S = 20.0
