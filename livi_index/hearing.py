@@ -25,6 +25,7 @@ from livi_index.opened import Opened
 from livi_index.ranking import Heard
 from livi_index.transcripts import Transcript
 from livi_index.vocals import (
+    SHORTEST_S,
     Segment,
     SegmentOptions,
     counted,
@@ -72,7 +73,8 @@ class Ear:
             for space in self._models.others
             if space.name in spaces and (found := self._whole(audio, space))
         }
-        vocal, silent = None, "nothing can be heard in it, so there is nothing to compare it by"
+        vocal = None
+        silent = f"less than {SHORTEST_S:g} s can be heard in it, too little to compare it by"
         if self._models.singing.name in spaces:
             vocal, found, silent = self._sung(audio)
             heard |= {self._models.singing.name: found} if found else {}

@@ -26,6 +26,7 @@ from livi_index.models import Bundle, Device
 from livi_index.transcripts import Transcript, count, transcribe
 
 BATCH_WINDOWS = 32
+SHORTEST_S = 5.0  # of a recording: any two shorter ones are as alike as versions of a work
 SILENCE = 1e-4  # -80 dB, root mean square: what is below has no harmony to compare
 
 FloatArray = npt.NDArray[np.float32]
@@ -151,9 +152,12 @@ def segments(
 def over_all(samples: FloatArray, length_s: float, hop_s: float) -> list[Segment]:
     """Slices of a whole recording, sung or not, without those in which nothing can be heard.
 
-    A short last slice is left out where it lies in the one before it by more than half.
+    A short last slice is left out where it lies in the one before it by more than half, all of a
+    recording where it is shorter than SHORTEST_S.
     """
     duration_s = len(samples) / SAMPLE_RATE
+    if duration_s < SHORTEST_S:
+        return []
     options = SegmentOptions(length_s=length_s, hop_s=hop_s)
     *slices, last = _slices(0.0, duration_s, options)
     if not slices or last[1] - last[0] >= length_s / 2:

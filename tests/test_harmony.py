@@ -122,6 +122,13 @@ def test_silence_is_like_nothing(place, library):
     }
 
 
+def test_a_moment_is_too_little_to_compare(library):
+    tone = songs.chord(5, 8.0)[:, 0]
+    assert library.query(tone, space="harmony").query.duration_s == pytest.approx(8.0)
+    with pytest.raises(NoSinging, match="less than 5 s"):
+        library.query(tone[: 4 * 16_000], space="harmony")
+
+
 def test_what_is_stored_is_what_would_be_heard(place, library):
     for name in ("song-1", "piece-6"):
         path = place / "music" / f"{name}.wav"
