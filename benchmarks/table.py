@@ -230,6 +230,12 @@ def _lambda(figures: Figures) -> str:
 RUNTIME_WAYS = ("published", "same windows", "transcription")
 
 
+def _unfamiliar(figures: Figures) -> str:
+    groups = figures["groups"]
+    found = [f"{name} {row['far']} of {row['told']}" for name, row in groups.items()]
+    return f"{', '.join(found)}; AUC {figures['auc_language']:.2f}"
+
+
 def _false_hits(figures: Figures) -> str:
     told = []
     for kind in ("synthetic", "real"):
@@ -267,6 +273,11 @@ LINES = (
         "queries with a false hit at probability 0.9 among 600 / 10,000 / 200,000 recordings, by"
         " both spaces (the tail beyond what was met is extrapolated)",
         "", "accepts", _false_hits,
+    ),
+    Line(
+        "far from what the model was trained on, of those with enough to tell; English told from"
+        " other languages",
+        "", "unfamiliar", _unfamiliar,
     ),
     Line(
         "ways from the reader to a vector, tracks by their mean: HR@1 / words → audio HR@1",

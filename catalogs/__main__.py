@@ -102,6 +102,13 @@ def softer(arguments: argparse.Namespace) -> None:
     _write(arguments, rows)
 
 
+def wordless(arguments: argparse.Namespace) -> None:
+    """Write wordless and whispered versions of works of a folder that was rendered."""
+    from catalogs.variants import read_rows, wordless_rows
+
+    _write(arguments, wordless_rows(read_rows(arguments.folder), arguments.works))
+
+
 def _write(arguments: argparse.Namespace, rows: list[Row]) -> None:
     from catalogs.sung import write_catalogue
 
@@ -200,13 +207,15 @@ def _add_made(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def _add_others(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """What is made from recordings that there are, or from their manifest."""
-    for run in (instrumentals, softer):
+    for run in (instrumentals, softer, wordless):
         command = commands.add_parser(run.__name__, help=run.__doc__)
         command.add_argument("folder", type=Path, help="with a manifest.jsonl")
         command.add_argument("out", type=Path)
         command.add_argument("--workers", type=int, default=1)
         _add_data(command)
         command.set_defaults(run=run)
+        if run is wordless:
+            command.add_argument("--works", type=int, default=24)
         if run is softer:
             command.add_argument("--voice-db", type=float, required=True, help="over the backing")
             command.add_argument("--versions", type=int, default=1, help="of each work")

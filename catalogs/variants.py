@@ -1,10 +1,12 @@
-"""Other recordings of works that were rendered: without a voice, or with a softer one.
+"""Other recordings of works that were rendered: without a voice, with a softer one, without words.
 
 The rows of a folder's ``manifest.jsonl`` decide, so that no seed has to be known again, and a row
 alone decides its samples as before. An instrumental version is laid out and played anew: in a key,
 at a tempo and by a band that no row of its work has, by a melody instrument in two of three, in
 the third by the accompaniment alone. A softer version is the same recording but for the balance
 of voice and backing, under the same id, and is to be asked for in a library without the original.
+A wordless one sings one syllable again and again in place of all words; a whispered one has all
+words, and nothing but breath in its voice.
 
 What comes of a test split measures, and nothing of it may be heard in training: a row keeps its
 split.
@@ -12,6 +14,7 @@ split.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -30,6 +33,9 @@ from catalogs.score import choose, compose, seeded
 from livi_index.errors import BadInput
 
 KEYS = range(-5, 6)  # semitones from the key in which a work was composed
+SYLLABLES = ("la", "na", "doo", "ah", "oh")
+VOWELS = re.compile("[aeiouy]+", re.IGNORECASE)
+CLEAR_DB = 6.0  # of the voice to the band
 DRAWS = 8  # of tempos, of which the one farthest from all others is kept
 
 
@@ -58,6 +64,28 @@ def softer_rows(rows: Sequence[Row], voice_db: float, versions: int) -> list[Row
         drawn = seeded("softer", sung[0].work_id).permutation(len(sung))[:versions]
         chosen += [replace(sung[i], voice_to_backing_db=voice_db) for i in sorted(drawn.tolist())]
     return chosen
+
+
+def wordless_rows(rows: Sequence[Row], works: int) -> list[Row]:
+    """A wordless and a whispered version of the first works, the voice well above the band."""
+    found = []
+    for work in list(_works(rows))[:works]:
+        sung = next(row for row in work if row.kind == "sung")
+        clear = replace(sung, voice_to_backing_db=CLEAR_DB)
+        syllable = choose(seeded("wordless", sung.work_id), SYLLABLES)
+        form = tuple(
+            replace(section, lines=tuple(_hummed(line, syllable) for line in section.lines))
+            for section in sung.form
+        )
+        found.append(replace(clear, recording_id=f"{sung.work_id}-wordless", form=form))
+        found.append(replace(clear, recording_id=f"{sung.work_id}-whispered", breath=1.0))
+    return found
+
+
+def _hummed(line: str, syllable: str) -> str:
+    """As many syllables as the line has, about."""
+    n_vowels = sum(len(VOWELS.findall(word)) or 1 for word in line.split())
+    return " ".join([syllable] * n_vowels)
 
 
 def _works(rows: Sequence[Row]) -> Iterator[list[Row]]:

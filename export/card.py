@@ -59,7 +59,11 @@ def rewritten(card: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
     """The card with other words; how far graphs are from torch is known only when they are made."""
     parity = card.get("measured", {}).get("parity", {})
     measured = written.get("measured", {}) | {"parity": parity}
-    kept = {key: value for key, value in card.items() if key not in ("calibration", "fusion")}
+    kept = {
+        key: value
+        for key, value in card.items()
+        if key not in ("calibration", "familiar", "fusion")
+    }
     return kept | written | {"measured": measured}
 
 

@@ -27,12 +27,16 @@ class QueryInfo:
     """What was asked; ``path`` is None for samples, ``truncated``: its end was not heard.
 
     ``vocalness`` is None where nobody asked for singing, ``segments`` are those that were compared.
+    ``distance`` is that of what is sung from what the model was trained on, None where that is not
+    known, and ``far`` says whether it is more than the model was made for.
     """
 
     path: str | None
     duration_s: float
     vocalness: float | None
     segments: tuple[Span, ...]
+    distance: float | None = None
+    far: bool = False
     truncated: bool = False
 
 

@@ -88,5 +88,19 @@ class Fusion:
     least_read: float = 0.0
 
 
+@dataclass(frozen=True)
+class Familiar:
+    """What is usual of the phones read of the recordings that a model was trained on, and from
+    which distance on others are ``far`` (``familiarity`` says what the figures are)."""
+
+    file: str
+    order: float
+    order_spread: float
+    shares: float
+    shares_spread: float
+    far: float
+    fitted_on: str
+
+
 # Of scores that are worth themselves.
 IN_NATS = Calibration(slope=1.0, offset=0.0, fitted_on="", recordings=1)

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from livi_index.answers import Answer, Hit, Match, WordsInfo
+from livi_index.answers import Answer, Hit, Match, QueryInfo, WordsInfo
 from livi_index.text import safe as safe
 
 if TYPE_CHECKING:
@@ -272,6 +272,12 @@ def print_answer(answer: Answer, *, every: bool, as_json: bool) -> None:
 
 def _answer_lines(answer: Answer, every: bool) -> Iterator[str]:
     yield _question(answer)
+    if isinstance(answer.query, QueryInfo) and answer.query.far:
+        yield (
+            f"  what is sung is far from what {answer.model} was trained on (distance"
+            f" {answer.query.distance:.1f}): another language, or words that are hard to make out;"
+            " by these alone no hit is likely"
+        )
     if not answer.hits:
         yield f"  {_nothing(answer)}"
         return

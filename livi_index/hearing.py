@@ -141,7 +141,8 @@ def query_info(
     """What an answer says of a query; its ``segments`` are those of the first space."""
     of = heard.get("lyrics") or next(iter(heard.values()))
     times = zip(of.start_s.tolist(), of.end_s.tolist(), strict=True)
-    return QueryInfo(path, duration_s, vocal, tuple(Span(*pair) for pair in times), truncated)
+    spans = tuple(Span(*pair) for pair in times)
+    return QueryInfo(path, duration_s, vocal, spans, truncated=truncated)
 
 
 def as_audio(samples: NDArray[Any]) -> Audio:

@@ -38,6 +38,7 @@ from livi_index.audio import FloatArray
 from livi_index.calibration import IN_NATS, Calibration
 from livi_index.encoders import TextEncoder
 from livi_index.errors import BadInput, BadModel, LibraryNotFound
+from livi_index.familiarity import Familiarity
 from livi_index.fusion import score_in_all
 from livi_index.generations import Generation, RecordingInfo, current
 from livi_index.hearing import Ear, Query, as_audio, query_info
@@ -54,6 +55,7 @@ from livi_index.ranking import (
 from livi_index.records import IntArray
 from livi_index.scan import content_hash, format_id, recording_id
 from livi_index.spelling import Spelling, read_spelling
+from livi_index.transcripts import Transcript
 from livi_index.words import Spelt, cut_passages, places, seek
 
 SPACE = "lyrics"
@@ -61,6 +63,7 @@ BOTH = "both"  # all spaces of the model, fused where its card says how
 WORDS = "words"  # the name in a card's calibration of typed words against recordings
 SHOWN_PAIRS = 5  # of a hit, at most
 WORTH_SHOWING = 0.7  # of the best pair's score: below, a pair says more about chance
+NO_BETTER = 0.5  # that a version by its words is likely, where these are far from what is known
 PLAIN_WORDS = "these are the words that are sung in a song"  # that any text encoder knows
 _PROBABLE = {WORDS: "that words are sung in a recording"}
 
@@ -161,8 +164,9 @@ class Library:
             )
             itself = () if include_self else (number,)
         found = self.score(query.heard, options, space=space, without=itself)
-        n_hits = n_enough(found, k, min_score, min_probability)
-        return self._answer(query.info, self._hits(query.heard, found, n_hits), found, space)
+        hits = self._hits(query.heard, found, n_enough(found, k, min_score, min_probability))
+        distance, far = self.distance(query.heard), self._is_far(query.heard)
+        return self._answer(replace(query.info, distance=distance, far=far), hits, found, space)
 
     def _resolved(self, space: str) -> str:
         """The space, or BOTH where there is more than one and the model says how to fuse them."""
@@ -265,13 +269,40 @@ class Library:
         without: Collection[int] = (),
     ) -> Scored:
         """All candidates for what was heard, with their scores; none where nothing was heard in
-        the space. ``options`` are for the space of words."""
+        the space. ``options`` are for the space of words. Where what is sung is far from what the
+        model was trained on, words alone make nothing likely."""
         space, options = self._resolved(space), options or RankOptions()
         heard = {name: heard[name] for name in self._parts(space) if name in heard}
         if not heard:
             return Scored(np.zeros(0, np.int64), np.zeros(0))
         found = self._scored(heard, options, space, without)
-        return replace(found, probabilities=self._probabilities(found, space))
+        likely = self._probabilities(found, space)
+        if likely is not None and SPACE in found.by_space and self._is_far(heard):
+            likely = self._doubted(found, likely)
+        return replace(found, probabilities=likely)
+
+    def distance(self, heard: Mapping[str, Heard]) -> float | None:
+        """How far what is sung is from what the model was trained on, as ``familiarity`` says;
+        None where too little was read, or the model's card does not know."""
+        read = _transcript(heard)
+        return (
+            None if self._familiarity is None or read is None else self._familiarity.distance(read)
+        )
+
+    def _is_far(self, heard: Mapping[str, Heard]) -> bool:
+        read = _transcript(heard)
+        return self._familiarity is not None and read is not None and self._familiarity.is_far(read)
+
+    def _doubted(self, found: Scored, likely: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities (C,) of candidates where words are not to be relied on."""
+        ceiling = np.full(len(likely), NO_BETTER)
+        for name in set(found.by_space) - {SPACE}:
+            curve = self.bundle.card.calibration[name]
+            logits = curve.logits(found.by_space[name], _drawn(found))
+            by_itself = curve.probabilities(logits, self._info(name).recordings)
+            ceiling = np.fmax(ceiling, by_itself)
+        # They fall as scores do, also where a worse hit is the likelier one in another space.
+        return np.asarray(np.minimum.accumulate(np.minimum(likely, ceiling)))
 
     def _scored(
         self, heard: Mapping[str, Heard], options: RankOptions, space: str, without: Collection[int]
@@ -470,6 +501,11 @@ class Library:
         return Aligner(read_scoring(self.bundle, clips.alignment), threads=self._processors)
 
     @cached_property
+    def _familiarity(self) -> Familiarity | None:
+        usual = self.bundle.card.familiar
+        return None if usual is None else Familiarity(self.bundle, usual)
+
+    @cached_property
     def _spelling(self) -> tuple[Spelling, Aligner] | None:
         clips = self.bundle.card.space(SPACE).clips
         if clips is None or not clips.alignment:
@@ -495,6 +531,11 @@ def n_enough(found: Scored, k: int, min_score: float | None, min_probability: fl
 
 def _probability(found: Scored, row: int) -> float | None:
     return None if found.probabilities is None else float(found.probabilities[row])
+
+
+def _transcript(heard: Mapping[str, Heard]) -> Transcript | None:
+    """What was read of what is sung."""
+    return heard[SPACE].transcript if SPACE in heard else None
 
 
 def _drawn(found: Scored) -> NDArray[np.bool_]:

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
-from livi_index.calibration import Calibration, Fusion
+from livi_index.calibration import Calibration, Familiar, Fusion
 from livi_index.errors import BadModel, MissingRuntime
 
 CARD = "card.json"
@@ -109,7 +109,8 @@ class ModelCard:
 
     ``segments`` are fields of ``vocals.SegmentOptions`` by name. ``calibration`` is by question: a
     space for recordings against recordings, ``words`` for typed words against recordings; where
-    recordings are compared in all spaces, ``fusion`` says how. The first space is that of lyrics.
+    recordings are compared in all spaces, ``fusion`` says how. The first space is that of lyrics;
+    what it reads of a recording is ``familiar`` or not.
     """
 
     schema: int
@@ -123,6 +124,7 @@ class ModelCard:
     segments: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
     fusion: Fusion | None = None
+    familiar: Familiar | None = None
     trained_on: str = ""
     measured: Mapping[str, Any] = field(default_factory=dict)
     licence: str = ""
@@ -412,6 +414,7 @@ def _build_card(data: dict[str, Any], where: str) -> ModelCard:
         files={k: _build(BundleFile, v, f"{where}: files.{k}") for k, v in data["files"].items()},
         vocals=_build(VocalsSpec, data["vocals"], f"{where}: vocals"),
         fusion=data.get("fusion") and _build(Fusion, data["fusion"], f"{where}: fusion"),
+        familiar=data.get("familiar") and _build(Familiar, data["familiar"], f"{where}: familiar"),
         spaces=tuple(_build_space(space, f"{where}: spaces") for space in data["spaces"]),
         calibration={
             k: _build(Calibration, v, f"{where}: calibration.{k}")
@@ -453,6 +456,7 @@ def _check_card(card: ModelCard, where: str) -> None:
     used += [space.text.file for space in card.spaces if space.text]
     clips = [space.clips for space in card.spaces if space.clips]
     used += [name for spec in clips for name in (spec.file, spec.alignment) if name]
+    used += [card.familiar.file] if card.familiar else []
     if absent := sorted(set(used) - set(card.files)):
         raise BadModel(f"{where} uses files that it does not list: {', '.join(absent)}")
     # Names become paths when a bundle is installed.
@@ -465,6 +469,8 @@ def _check_card(card: ModelCard, where: str) -> None:
         raise BadModel(f"{where} fuses other spaces than it has")
     if card.fusion and any(not weight > 0 for weight in card.fusion.weights.values()):
         raise BadModel(f"{where} fuses a space in which a better score is no likelier")
+    if card.familiar and not (card.familiar.order_spread > 0 and card.familiar.shares_spread > 0):
+        raise BadModel(f"{where} knows no two recordings that are familiar")
     if any(not 0 <= space.hop_s <= space.window_s for space in card.spaces):
         raise BadModel(f"{where} has windows that leave out a part of a recording")
     if card.fusion and not set(card.space_names) <= set(card.calibration):

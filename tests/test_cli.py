@@ -199,7 +199,9 @@ def test_query_json(built, music):
     assert len(answers) == 2
     for answer in answers:
         assert set(answer) == {"schema", "query", "model", "library", "hits"}
-        assert set(answer["query"]) == {"path", "duration_s", "vocalness", "segments"}
+        assert set(answer["query"]) == {
+            *("path", "duration_s", "vocalness", "segments", "distance", "far")
+        }
         assert set(answer["query"]["segments"][0]) == {"start_s", "end_s"}
         assert set(answer["library"]) == {"path", "generation", "recordings"}
         assert [hit["rank"] for hit in answer["hits"]] == [1, 2]

@@ -26,7 +26,7 @@ LAYERS = (
     ("database",),
     ("audio", "scan", "metrics", "models", "store", "vectors", "pipeline"),
     ("shards",),
-    ("decode", "vocals", "encoders", "generations", "install", "alignment"),
+    ("decode", "vocals", "encoders", "generations", "install", "alignment", "familiarity"),
     ("publishing", "ranking", "spelling", "keeping", "opened"),
     ("words", "fusion", "hearing"),
     ("library", "planning"),
@@ -98,6 +98,7 @@ NARROW = {
         "generations",
     },
     "alignment": {"errors", "models", "transcripts"},
+    "familiarity": {"errors", "calibration", "models", "transcripts"},
     "ranking": {"errors", "vectors", "encoders", "generations", "transcripts", "alignment"},
     "fusion": {"alignment", "models", "generations", "ranking"},
     "hearing": {
@@ -148,6 +149,9 @@ WORKSHOP_MAY_IMPORT = {
         "metrics",
         "alignment",
         "spelling",
+        "calibration",
+        "familiarity",
+        "library",
     },
     "benchmarks": {module for layer in LAYERS for module in layer},
 }
