@@ -7,7 +7,6 @@ change by it. Only where it is the same model, with spaces that the copy lacks, 
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from livi_index.database import translated
@@ -37,12 +36,16 @@ def keep_bundle(library: str | Path, bundle: Bundle) -> None:
                 write_whole(folder / name, (bundle.path / name).read_bytes())
             return
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".keeping-", dir=folder.parent) as place:
-            draft = Path(place) / "bundle"
-            draft.mkdir()
+        draft = folder.with_name(f".{folder.name}.draft")
+        shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed
+        draft.mkdir()
+        try:
             for name in (*bundle.card.files, CARD):
                 shutil.copyfile(bundle.path / name, draft / name)
             draft.rename(folder)
+        except OSError:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
 
 
 def bundle_for(library: Path, manifest: Manifest, model: Bundle | None) -> Bundle:

@@ -120,6 +120,7 @@ def publish(
     checks; what was current stays so in both cases.
     """
     library, options = Path(os.path.realpath(library_dir)), options or PublishOptions()
+    _remove_leftovers(library / PUBLISHED)
     with contextlib.ExitStack() as stack:
         base, damage = _base(store, library, model)
         if base is not None:
@@ -194,7 +195,6 @@ def _publish(
 ) -> int:
     published = library / PUBLISHED
     published.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(published)
     number = max([0, *generations(library)]) + 1
     draft, final = published / f"{LEFTOVER}{number}", published / folder_name(number)
     draft.mkdir()
