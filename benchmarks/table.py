@@ -230,6 +230,12 @@ def _lambda(figures: Figures) -> str:
 RUNTIME_WAYS = ("published", "same windows", "transcription")
 
 
+def _lines(figures: Figures) -> str:
+    mrr, by = figures["places"]["mrr"], figures["repeats"]["map"]
+    found = ", ".join(f"{name} {value:.3f}" for name, value in by.items())
+    return f"{mrr['english']:.3f} / {mrr['others']:.3f}; {figures['phones']['error_rate']:.0%}; {found}"
+
+
 def _unfamiliar(figures: Figures) -> str:
     groups = figures["groups"]
     found = [f"{name} {row['far']} of {row['told']}" for name, row in groups.items()]
@@ -263,6 +269,11 @@ LINES = (
     Line(
         "three lines of a real English song find it among 14: HR@1 / HR@3",
         "≥ 0.60 / 0.80", "words", _real_words,
+    ),
+    Line(
+        "real singing: a typed line finds its place among all windows, MRR, English / others; phones"
+        " misread; three lines find where they return, MAP by",
+        "; ; by what is read ≥ by chroma and MFCC + 0.1", "lines", _lines,
     ),
     Line(
         "probabilities on works they were not fitted on, by words; harmony; both; typed lines:"

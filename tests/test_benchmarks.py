@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_library import BUNDLE
 
-from benchmarks import large, query, results, shorts, sung, table
+from benchmarks import large, lines, query, results, shorts, sung, table
 from benchmarks.detector import auc, f1, label_windows
 from benchmarks.processes import pss_bytes, run_measured
 from livi_index.audio import SAMPLE_RATE
@@ -167,3 +167,15 @@ def test_versions_are_counted_on_a_rendered_folder(tmp_path: Path) -> None:
         assert figures["by_engine"]["flite"]["hr1"] == pytest.approx(2 / 3)
         cosines = sung.cosines(library, split)
         assert cosines["track_within"]["mean"] > cosines["track_between"]["mean"]
+
+
+def test_edits_and_precision_of_lines() -> None:
+    assert lines.distance([1, 2, 3], [1, 2, 3]) == 0
+    assert lines.distance([], [4, 5]) == lines.distance([4, 5], []) == 2
+    assert lines.distance([1, 9, 2, 3, 3], [1, 2, 4, 3]) == 3
+    assert lines.distance([2, 3, 4, 5], [1, 2, 3, 4, 5]) == 1
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+    right = np.array([False, True, False, True, False])
+    everywhere = np.ones(5, np.bool_)
+    assert lines.precision(scores, right, everywhere) == pytest.approx((1 / 2 + 2 / 4) / 2)
+    assert lines.precision(scores, right, everywhere & (scores < 0.85)) == pytest.approx(5 / 6)
