@@ -233,7 +233,8 @@ RUNTIME_WAYS = ("published", "same windows", "transcription")
 def _lines(figures: Figures) -> str:
     mrr, by = figures["places"]["mrr"], figures["repeats"]["map"]
     found = ", ".join(f"{name} {value:.3f}" for name, value in by.items())
-    return f"{mrr['english']:.3f} / {mrr['others']:.3f}; {figures['phones']['error_rate']:.0%}; {found}"
+    places = f"{mrr['english']:.3f} / {mrr['others']:.3f}"
+    return f"{places}; {figures['phones']['error_rate']:.0%}; {found}"
 
 
 def _unfamiliar(figures: Figures) -> str:
@@ -271,8 +272,8 @@ LINES = (
         "≥ 0.60 / 0.80", "words", _real_words,
     ),
     Line(
-        "real singing: a typed line finds its place among all windows, MRR, English / others; phones"
-        " misread; three lines find where they return, MAP by",
+        "real singing: a typed line finds its place among all windows, MRR, English / others;"
+        " phones misread; three lines find where they return, MAP by",
         "; ; by what is read ≥ by chroma and MFCC + 0.1", "lines", _lines,
     ),
     Line(
