@@ -9,8 +9,8 @@
     unchanged  the next night over these
 
 Everything is the product itself, in processes of its own; times are of whole processes, memory is
-the PSS of a process and its children. Parts are measured one by one, and each goes into
-``results/nights.json`` beside the others, with its commit. PLACE is kept: filling it takes hours.
+the PSS of a process and its children. Each part has a result file of its own. PLACE is kept:
+filling it takes an hour.
 
 What is "the songs' own" in a night is measured beside it: the same songs in a library of their own,
 without its walk, commits and publishing.
@@ -41,11 +41,9 @@ from benchmarks.results import (
     ROOT,
     arguments,
     bundle_of,
-    commit,
     data_folder,
     model_facts,
     print_table,
-    read_result,
     write_result,
 )
 from livi_index.generations import CURRENT, VERIFIED
@@ -349,14 +347,11 @@ def main() -> None:
     songs = data_folder(options, "sung") / "sung"
     bundle = bundle_of(options)
     place = Place(options.folder.absolute(), bundle, songs, options)
-    result = read_result("nights", options.out)
-    figures: Figures = result["figures"] if result else {}
     for name in options.parts or PARTS:
         found = PARTS[name](place)
         print_table([(name, ""), *((key, str(value)) for key, value in found.items())])
-        figures["model"] = model_facts(bundle)
-        figures[name] = {**found, "commit": commit()}
-        write_result("nights", figures, options.out)
+        figures = {"model": model_facts(bundle), **found}
+        write_result(f"nights-{name}", figures, options.out, program="nights")
 
 
 if __name__ == "__main__":
