@@ -4,7 +4,7 @@ Each is drawn of what lies in ``benchmarks/results`` (or ``--out``), and not dra
 not measured yet:
 
 - ``accuracy-CATALOGUE.png``: HR@1 against seconds a recording, of ``benchmarks.run``;
-- ``indexes.png``: recall@10 against answers a second, of ``benchmarks.scale``;
+- ``indexes-COUNT.png``: recall@10 against answers a second, of ``benchmarks.scale``;
 - ``lambda.png``: what is kept, what is set aside and what is found, by the vocalness that is asked
   for, of ``benchmarks.experiments``;
 - ``scores-QUESTION.png``: log odds of versions and of others, the curve from them to probabilities,
@@ -40,8 +40,10 @@ def drawn(results: Path) -> Iterator[tuple[str, Figure]]:
     for catalog, systems in runs(results).items():
         if any("scores" in figures for figures in systems.values()):
             yield f"accuracy-{catalog}", accuracy(catalog, systems)
-    if (scale := read_result("scale", results)) is not None:
-        yield "indexes", indexes(scale["figures"])
+    for path in sorted(results.glob("scale-*.json")):
+        scale = read_result(path.stem, results)
+        assert scale is not None
+        yield path.stem.replace("scale", "indexes"), indexes(scale["figures"])
     if (sweep := read_result("experiments-lambda", results)) is not None:
         yield "lambda", lambdas(sweep["figures"])
     if (calibration := read_result("calibration", results)) is not None:

@@ -374,7 +374,7 @@ def _write(looks: Mapping[int, Any], options: argparse.Namespace) -> None:
     }
     if "usearch-f16" in systems:
         figures["bars"] = bars(systems)
-    write_result("scale", figures, options.out)
+    write_result(f"scale-{options.count}", figures, options.out, program="scale")
 
 
 def _print(n: int, systems: Mapping[str, Any]) -> None:

@@ -42,10 +42,10 @@ def test_what_was_measured_is_drawn(tmp_path: Path) -> None:
     counts = told["distribution"]
     assert isinstance(counts, dict)
     assert sum(counts["versions"]) == 80 and sum(counts["others"]) == 720
-    for name, figures in (("scale", scale), ("calibration", {"lyrics": told})):
+    for name, figures in (("scale-1000", scale), ("calibration", {"lyrics": told})):
         results.write_result(name, figures, tmp_path, ["x"])
     pictures = dict(drawn(tmp_path))
-    assert list(pictures) == ["accuracy-demo", "indexes", "lambda", "scores-lyrics"]
+    assert list(pictures) == ["accuracy-demo", "indexes-1000", "lambda", "scores-lyrics"]
     for name, figure in pictures.items():
         path = tmp_path / f"{name}.png"
         figure.savefig(path)

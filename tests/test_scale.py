@@ -72,7 +72,7 @@ def test_a_run_goes_on_and_tells_what_it_projects(tmp_path: Path) -> None:
     told = []
     for _ in range(2):
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-        figures: dict[str, Any] = json.loads((tmp_path / "scale.json").read_text())
+        figures: dict[str, Any] = json.loads((tmp_path / f"scale-{COUNT}.json").read_text())
         told.append(figures["figures"])
     systems = [one["looks"][str(COUNT)]["systems"] for one in told]
     assert systems[0]["usearch-f16"]["build_cpu_s"] == systems[1]["usearch-f16"]["build_cpu_s"]
