@@ -1,8 +1,9 @@
 """Many short tracks in one build, for ``benchmarks.nights``: what grows while it runs?
 
-Tracks of 0.6 to 2 seconds in four formats, each its own: low tones, too low for
-a voice, and in every fiftieth a moment of a real song. Memory that belongs to a process alone (USS), and its open files, are read every two
-seconds, for the build itself and for its decoding workers, and held against how far it was.
+Tracks of 0.6 to 2 seconds in four formats, each its own: tones too low for a voice, and in every
+fiftieth a moment of a real song. Memory that belongs to a process alone (USS), and its open files,
+are read every two seconds, for the build itself and for its decoding workers, and held against how
+far it was.
 """
 
 from __future__ import annotations
