@@ -6,7 +6,7 @@ artists and albums, ten songs each, and look as the library's rows say. A build 
 to stat each of them and to open none.
 
 The graphs of the made vectors are built with a search of ``WIDTH`` in place of the product's 128,
-in a seventh of its hours. They have the same size and are asked and grown in the same way; that
+in a quarter of its hours. They have the same size and are asked and grown in the same way; that
 they find a little less says nothing about the product.
 """
 
@@ -33,7 +33,7 @@ from livi_index.store import Store
 
 SONG_BYTES = 4_000_000
 IN_ALBUM, IN_ARTIST = 10, 100  # songs
-WIDTH = 16
+WIDTH = 32
 
 
 def content(number: int) -> bytes:

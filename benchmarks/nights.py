@@ -338,7 +338,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="for libraries; it is kept")
     parser.add_argument("--recordings", type=int, default=200_000)
-    parser.add_argument("--segments", type=int, default=16, help="of a made recording")
+    parser.add_argument("--segments", type=int, default=4, help="of a made recording")
     parser.add_argument("--new-songs", type=int, default=100, help="of a night")
     parser.add_argument("--tracks", type=int, default=50_000, help="of the long run")
     parser.add_argument("--max-hours", type=float, default=24.0, help="of the long run")

@@ -62,7 +62,7 @@ class Shape:
 
     recordings: int = 10_000
     versions: int = 3  # of a work
-    segments: int = 16  # of a recording: 3 minutes, a slice every 10 s
+    segments: int = 16  # of a recording: 3 minutes, a slice of 30 s every 10 s
     phones_per_s: float = 2.7  # read of a recording
     misread: float = 0.5  # mean share of the phones; a third of these is not read at all
     within: float = 0.6  # mean cosine of a segment with its counterpart in another version
@@ -70,6 +70,11 @@ class Shape:
     between: float = 0.1  # mean cosine of segments of two works
     between_std: float = 0.1
     alike: float = 0.4  # mean cosine of windows of two versions in a space of whole recordings
+
+    @property
+    def seconds(self) -> float:
+        """Of a recording."""
+        return 30.0 + 10.0 * (self.segments - 1)
 
     def dim_used(self, dim: int) -> int:
         """The dimension in which chance alone gives that standard deviation."""
@@ -88,6 +93,11 @@ class Made:
         self._common = _unit(rng.normal(size=(1, n_used)))
         odds = 1 / np.arange(4, PHONES + 3)  # some phones are ten times as common as others
         self._odds = odds / odds.sum()
+
+    @property
+    def seconds(self) -> float:
+        """Of a version."""
+        return self._shape.seconds
 
     def clarity(self, work: int, version: int) -> float:
         """How clear a version is, 1 on average; a cosine has those of both as factors."""
@@ -122,7 +132,9 @@ class Made:
         return found
 
     def _played(self, work: int, version: int, space: ModelSpace) -> Heard:
-        start_s = np.arange(0, SONG_S - space.window_s + 1, space.hop_s, dtype=np.float32)
+        start_s = np.arange(
+            0, self._shape.seconds - space.window_s + 1, space.hop_s, dtype=np.float32
+        )
         size = (len(start_s), space.dim)
         tune = _unit(np.random.default_rng((6, work)).normal(size=size))
         noise = _unit(np.random.default_rng((7, work, version)).normal(size=size))
@@ -133,12 +145,12 @@ class Made:
     def transcript(self, work: int, version: int) -> Transcript:
         """What is read of a version: phones of its work, of which many are others or missing."""
         shape = self._shape
-        n = round(shape.phones_per_s * SONG_S)
+        n = round(shape.phones_per_s * shape.seconds)
         of_work, of_version = (
             np.random.default_rng(key) for key in ((3, work), (4, work, version))
         )
         read = np.zeros(n, PHONE_DTYPE)
-        read["time_s"] = np.linspace(0, SONG_S, n, endpoint=False)
+        read["time_s"] = np.linspace(0, shape.seconds, n, endpoint=False)
         read["phone"] = of_work.choice(np.arange(1, PHONES), n, p=self._odds)
         wrong = of_version.random(n) < 1 - (1 - shape.misread) * self.clarity(work, version)
         others = of_version.choice(np.arange(1, PHONES), int(wrong.sum()), p=self._odds)
@@ -178,7 +190,7 @@ def made_batch(made: Made, numbers: range, model_id: str, versions: int, *, read
     for number in numbers:
         path, title = Path(f"/music/{number:06}.mp3"), f"Song {number}"
         files.append(FileRow(path, Path("/music"), 1, 1, number, 1, number, title=title))
-        recordings.append(Recording(number, number.to_bytes(32, "big"), SONG_S))
+        recordings.append(Recording(number, number.to_bytes(32, "big"), made.seconds))
         for space, heard in made.heard(*divmod(number, versions)).items():
             read = heard.transcript if reads and space == SPACE else None
             vocal = np.full(len(heard.vectors), 0.9)
