@@ -58,10 +58,11 @@ def make_files(music: Path, n: int) -> None:
             file.truncate(SONG_BYTES + number)
 
 
-def fill(library: Path, music: Path, bundle: Bundle, made: Made, shape: Shape) -> None:
+def fill(library: Path, music: Path, bundle: Bundle, shape: Shape) -> None:
     """Put songs 1 to ``shape.recordings`` into a library, going on where an earlier run stopped."""
     space = bundle.card.space(SPACE)
     reads = space.clips is not None and space.clips.alignment != ""
+    made = made_of(bundle, shape)
     keep_bundle(library, bundle)
     with Store(library) as store:
         store.remember_walk([Root(music)], {})
@@ -102,10 +103,15 @@ def _rows(batch: Batch, ids: dict[int, int], music: Path) -> Iterator[FileRow]:
         )
 
 
+def made_of(bundle: Bundle, shape: Shape) -> Made:
+    """Vectors in all spaces of a model."""
+    whole = next((space for space in bundle.card.spaces if space.hop_s), None)
+    return Made(shape, bundle.card.space(SPACE).dim, whole)
+
+
 def make_library(library: Path, music: Path, bundle: Bundle, shape: Shape) -> Made:
     """Fill and publish a library with its files, unless it is there already."""
-    whole = next((space for space in bundle.card.spaces if space.hop_s), None)
-    made = Made(shape, bundle.card.space(SPACE).dim, whole)
+    made = made_of(bundle, shape)
     try:
         with current(library) as generation:
             if generation.counts["recordings"] >= shape.recordings:
@@ -113,7 +119,7 @@ def make_library(library: Path, music: Path, bundle: Bundle, shape: Shape) -> Ma
     except LibraryNotFound:
         pass
     make_files(music, shape.recordings)
-    fill(library, music, bundle, made, shape)
+    fill(library, music, bundle, shape)
     usual, vectors.EXPANSION_ADD = vectors.EXPANSION_ADD, WIDTH
     try:
         with Store(library) as store:

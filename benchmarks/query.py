@@ -132,9 +132,8 @@ class Made:
         return found
 
     def _played(self, work: int, version: int, space: ModelSpace) -> Heard:
-        start_s = np.arange(
-            0, self._shape.seconds - space.window_s + 1, space.hop_s, dtype=np.float32
-        )
+        last_s = self.seconds - space.window_s
+        start_s = np.arange(0, last_s + 1, space.hop_s, dtype=np.float32)
         size = (len(start_s), space.dim)
         tune = _unit(np.random.default_rng((6, work)).normal(size=size))
         noise = _unit(np.random.default_rng((7, work, version)).normal(size=size))
