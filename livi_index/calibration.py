@@ -20,6 +20,7 @@ ONE_SIGMA = 84.13  # per cent of a normal distribution are below median and stan
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,21 @@ class Calibration:
         """How many spreads scores (C,) of one query's candidates are above the median of those
         that are of its cohort.
 
-        With a small cohort, median and spread are drawn to those of a usual query. Not a number
-        stays so.
+        A candidate of the cohort is held against the others: in a small library a version would
+        else say itself what is usual. With a small cohort, median and spread are drawn to those of
+        a usual query. Not a number stays so.
         """
-        known = scores[cohort & np.isfinite(scores)]
-        if not self.spread or not len(known):
+        drawn = cohort & np.isfinite(scores)
+        if not self.spread or not drawn.any():
             return scores
-        own = len(known) / (len(known) + USUAL)
-        middle, above = np.percentile(known, (50, ONE_SIGMA))
+        return self._held(scores, np.sort(scores[drawn]), drawn)
+
+    def _held(self, scores: FloatArray, known: FloatArray, drawn: BoolArray) -> FloatArray:
+        """Scores (C,) held against ``known`` (n,), ascending, those ``drawn`` against the rest."""
+        n = len(known) - drawn
+        gone = np.where(drawn, np.searchsorted(known, scores), len(known))
+        own = n / (n + USUAL)
+        middle, above = (_percentile(known, gone, n, share) for share in (50, ONE_SIGMA))
         median = own * middle + (1 - own) * self.median
         spread = own * (above - middle) + (1 - own) * self.spread
         return np.asarray((scores - median) / spread)
@@ -69,6 +77,16 @@ class Calibration:
         """How likely hits are right, in a library of so many recordings."""
         crowd = math.log(max(1, recordings) / self.recordings) if self.recordings else 0.0
         return np.asarray(1 / (1 + np.exp(-np.clip(logits - crowd, -700, 700))))
+
+
+def _percentile(known: FloatArray, gone: IntArray, n: IntArray, share: float) -> FloatArray:
+    """Percentiles (C,) of numbers (N,), ascending, each without that at ``gone`` (C,), which leaves
+    ``n`` (C,), interpolated as NumPy does; 0 where none is left."""
+    place = share / 100 * np.maximum(n - 1, 0)
+    low = np.floor(place).astype(np.int64)
+    high = np.minimum(low + 1, np.maximum(n - 1, 0))
+    below, above = (known[np.minimum(i + (i >= gone), len(known) - 1)] for i in (low, high))
+    return np.where(n > 0, below + (place - low) * (above - below), 0.0)
 
 
 @dataclass(frozen=True)

@@ -335,7 +335,9 @@ class Library:
         if curve is None:
             return None
         n_recordings = self._info(SPACE if question == WORDS else question).recordings
-        return curve.probabilities(curve.logits(found.scores, _drawn(found)), n_recordings)
+        likely = curve.probabilities(curve.logits(found.scores, _drawn(found)), n_recordings)
+        # Some are held against a cohort without themselves, which may change places.
+        return np.asarray(np.minimum.accumulate(likely))
 
     def _curve(self, question: str) -> Calibration | None:
         return IN_NATS if question == BOTH else self.bundle.card.calibration.get(question)

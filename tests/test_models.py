@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from livi_index.calibration import Calibration
+from livi_index.calibration import ONE_SIGMA, Calibration
 from livi_index.downloads import download
 from livi_index.encoders import AudioEncoder
 from livi_index.errors import BadModel, MissingRuntime
@@ -96,6 +96,13 @@ def test_scores_are_held_against_what_else_a_query_scores() -> None:
     alone = curve.relative(np.array([25.0, 4.0]), np.array([False, True]))
     # Of eleven parts of what is usual, one is the cohort's: 4, and nothing above it.
     assert alone[0] == pytest.approx((25 - (4 + 20) / 11) / (30 / 11))
+    few = np.append(np.random.default_rng(2).normal(2.0, 1.0, 6), [40.0, 38.0])
+    own = curve.relative(few, np.ones(8, np.bool_))
+    for row in range(8):  # what is of the cohort is held against the rest of it
+        rest = np.delete(few, row)
+        middle, above = np.percentile(rest, (50, ONE_SIGMA))
+        median, spread = (7 * middle + 10 * 2.0) / 17, (7 * (above - middle) + 10 * 3.0) / 17
+        assert own[row] == pytest.approx((few[row] - median) / spread)
     plain = replace(curve, spread=0.0)
     assert np.array_equal(plain.relative(many, cohort), many, equal_nan=True)
     assert len(curve.relative(np.zeros(0), np.zeros(0, np.bool_))) == 0
