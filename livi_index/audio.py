@@ -252,8 +252,9 @@ class _Track:
 def _open_soundfile(file: FileIO, kind: Kind) -> _Source:
     file.seek(0)
     try:
-        # By descriptor: a path that is not UTF-8 would fail, and the open file is the checked one.
-        sound = soundfile.SoundFile(file.fileno(), closefd=False)
+        # The open file, which is the checked one, and notes what the system refuses to read of it:
+        # libsndfile, given a descriptor, would take that for the end of the sound.
+        sound = soundfile.SoundFile(file)
     except soundfile.LibsndfileError as error:
         raise _Fault("undecodable", f"damaged {kind} file ({error})") from error
     # A streamed FLAC states no length; libsndfile then says 2^63 - 1 frames.

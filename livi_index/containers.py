@@ -17,12 +17,15 @@ from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import av
 import av.container
 
 from livi_index.errors import UnreadableAudio
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 Kind = Literal[
     "wav", "w64", "flac", "mp3", "ogg", "opus", "mp4", "aac", "aiff", "caf",
@@ -75,6 +78,15 @@ class RegularFile(FileIO):
         except OSError as error:
             self._refused = error
             raise
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """As of any file, but a refusal reads as its end: libsndfile, which asks in this way, can
+        be told of no other, and would make it the end of the sound too."""
+        try:
+            return super().readinto(buffer) or 0
+        except OSError as error:
+            self._refused = error
+            return 0
 
     def __exit__(
         self,

@@ -53,10 +53,12 @@ class Trial:
         assert build(self.music, self.library, before=watch).code == 0
         self.building = points(self.log, self.library, self.music)
         self.after = contents(self.library)
-        self.query = ("query", next(self.music.iterdir()), "--json", "--library", self.library)
+        # Asked is one that no build of another trial has touched.
+        asked = shutil.copytree(self.library, place / "asked")
+        self.query = ("query", next(self.music.iterdir()), "--json", "--library", asked)
         self.answer = livi(*self.query)
         assert livi(*self.query, before=watch) == self.answer
-        self.asking = points(self.log, self.library, self.music)
+        self.asking = points(self.log, asked, self.music)
 
     def renew(self) -> None:
         shutil.rmtree(self.library, ignore_errors=True)
