@@ -60,6 +60,7 @@ from livi_index.transcripts import PHONE_DTYPE, Transcript
 DATABASE = "library.duckdb"
 UNIT_TOLERANCE = 1e-3
 CHUNK = 16_384  # vectors read at once
+LOGGED = 10_000  # files, after which what is logged is packed: until then all of it is in memory
 
 
 class Store:
@@ -83,6 +84,7 @@ class Store:
                 self._connection.close()
                 raise
         assert state is not None
+        self._logged = 0
         self._state, self._last_segment = StoreState(*state[:2]), int(state[2])
 
     def __enter__(self) -> Self:
@@ -158,6 +160,11 @@ class Store:
             self._write_files(batch)
             self._insert("changes", [(*state, last, time.time(), _concerned(batch))])
         self._state, self._last_segment = state, last
+        self._logged += len(batch.files)
+        if self._logged >= LOGGED:
+            with translated(self.path):
+                self._connection.execute("CHECKPOINT")
+            self._logged = 0
         return state
 
     def _write_recordings(self, recordings: Sequence[Recording]) -> None:
