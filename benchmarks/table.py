@@ -244,7 +244,9 @@ def _lines(figures: Figures) -> str:
 
 def _unfamiliar(figures: Figures) -> str:
     groups = figures["groups"]
-    found = [f"{name} {row['far']} of {row['told']}" for name, row in groups.items()]
+    found = [
+        f"{name} {row['far']}, {row['doubted']} of {row['told']}" for name, row in groups.items()
+    ]
     return f"{', '.join(found)}; AUC {figures['auc_language']:.2f}"
 
 
@@ -292,8 +294,8 @@ LINES = (
         "", "accepts", _false_hits,
     ),
     Line(
-        "far from what the model was trained on, of those with enough to tell; English told from"
-        " other languages",
+        "far from what the model was trained on, and farther than all of it, of those with enough"
+        " to tell; English told from other languages",
         "", "unfamiliar", _unfamiliar,
     ),
     Line(

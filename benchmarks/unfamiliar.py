@@ -4,8 +4,8 @@ SUNG is a rendered folder, of which the first works are heard, one version each;
 ``python -m catalogs wordless`` made of such a folder. Real songs, in English and in other
 languages, and the anthems that nobody sings and that only measure, are in ``DATA``. Of each group:
 how many have enough read of them to tell, how many of those are far from what the model was trained
-on, and their distances (``livi_index.familiarity``); and how well the distance tells real songs in
-English from others, as the area under its curve.
+on or farther than all of it (doubted), and their distances (``livi_index.familiarity``); and how
+well the distance tells real songs in English from others, as the area under its curve.
 """
 
 from __future__ import annotations
@@ -46,13 +46,14 @@ class Group:
     def told(self) -> list[float]:
         return [distance for distance in self.distances if distance is not None]
 
-    def figures(self, far: float) -> dict[str, Any]:
+    def figures(self, far: float, farthest: float) -> dict[str, Any]:
         found = self.told
         shares = np.quantile(found, (0.1, 0.5, 0.9)).round(2).tolist() if found else None
         return {
             "recordings": len(self.distances),
             "told": len(found),
             "far": sum(distance > far for distance in found),
+            "doubted": sum(distance > farthest for distance in found),
             "deciles_1_5_9": shares,
         }
 
@@ -95,8 +96,8 @@ def main() -> None:
 
     found = [Group(name, [distance(p) for p in paths]) for name, paths in groups(options, data)]
     by_name = {group.name: group for group in found}
-    rows = {group.name: group.figures(usual.far) for group in found}
-    columns = ("recordings", "told", "far")
+    rows = {group.name: group.figures(usual.far, usual.farthest) for group in found}
+    columns = ("recordings", "told", "far", "doubted")
     print_table(
         [("", *columns), *((name, *(row[c] for c in columns)) for name, row in rows.items())]
     )
@@ -104,6 +105,7 @@ def main() -> None:
     figures = {
         "model": model_facts(bundle),
         "far": usual.far,
+        "farthest": usual.farthest,
         "groups": rows,
         "auc_language": round(auc(np.array(other), np.array(english)), 3),
     }

@@ -80,10 +80,11 @@ def usual_of(found: Sequence[Figures], fitted_on: str) -> Familiar:
     """What is usual among so many, and what is far."""
     table = np.array(found)
     (order, shares), (order_spread, shares_spread) = table.mean(axis=0), table.std(axis=0)
-    usual = Familiar(FILE, order, order_spread, shares, shares_spread, 0.0, fitted_on)
-    far = np.quantile([distance(figures, usual) for figures in found], NEAR_SHARE)
-    numbers = (round(float(x), 4) for x in (order, order_spread, shares, shares_spread, far))
-    return Familiar(FILE, *numbers, fitted_on)
+    usual = Familiar(FILE, order, order_spread, shares, shares_spread, 0.0, 0.0, fitted_on)
+    distances = [distance(figures, usual) for figures in found]
+    far, farthest = np.quantile(distances, (NEAR_SHARE, 1.0))
+    numbers = (order, order_spread, shares, shares_spread, far, farthest)
+    return Familiar(FILE, *(round(float(x), 4) for x in numbers), fitted_on)
 
 
 def main() -> None:

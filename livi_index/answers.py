@@ -28,7 +28,8 @@ class QueryInfo:
 
     ``vocalness`` is None where nobody asked for singing, ``segments`` are those that were compared.
     ``distance`` is that of what is sung from what the model was trained on, None where that is not
-    known, and ``far`` says whether it is more than the model was made for.
+    known; ``far``: hardly a recording of the training is as far; ``doubted``: none is, and words
+    alone make no hit likely.
     """
 
     path: str | None
@@ -37,6 +38,7 @@ class QueryInfo:
     segments: tuple[Span, ...]
     distance: float | None = None
     far: bool = False
+    doubted: bool = False
     truncated: bool = False
 
 

@@ -108,8 +108,11 @@ class Fusion:
 
 @dataclass(frozen=True)
 class Familiar:
-    """What is usual of the phones read of the recordings that a model was trained on, and from
-    which distance on others are ``far`` (``familiarity`` says what the figures are)."""
+    """What is usual of the phones read of the recordings that a model was trained on
+    (``familiarity`` says what the figures are).
+
+    Nine in ten of them are nearer than ``far``; none is farther than ``farthest``.
+    """
 
     file: str
     order: float
@@ -117,6 +120,7 @@ class Familiar:
     shares: float
     shares_spread: float
     far: float
+    farthest: float
     fitted_on: str
 
 

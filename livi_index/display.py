@@ -275,8 +275,8 @@ def _answer_lines(answer: Answer, every: bool) -> Iterator[str]:
     if isinstance(answer.query, QueryInfo) and answer.query.far:
         yield (
             f"  what is sung is far from what {answer.model} was trained on (distance"
-            f" {answer.query.distance:.1f}): another language, or words that are hard to make out;"
-            " by these alone no hit is likely"
+            f" {answer.query.distance:.1f}): another language, or words that are hard to make out"
+            + ("; by these alone no hit is likely" if answer.query.doubted else "")
         )
     if not answer.hits:
         yield f"  {_nothing(answer)}"

@@ -11,7 +11,10 @@ transcript, with no word of it understood:
              Hellinger distance, less what chance gives to a sample of that size
 
 The distance is how many standard deviations both are worse than in the recordings that the model
-was trained on, together. Many songs have a little; the card says what is far.
+was trained on, together. Many songs have a little; the card says what is far. That is worth saying
+and no more: what was read of a foreign song or of a drowned voice still tells versions from others.
+Beyond the farthest recording of the training, where a syllable returns for minutes, it tells
+nothing: all such songs are alike.
 """
 
 from __future__ import annotations
@@ -86,11 +89,6 @@ class Familiarity:
         """0 for what is at least as usual as the mean; None where too little was read."""
         figures = self._language.figures(transcript)
         return None if figures is None else distance(figures, self._usual)
-
-    def is_far(self, transcript: Transcript) -> bool:
-        """Whether hardly a recording that the model was trained on is as far."""
-        found = self.distance(transcript)
-        return found is not None and found > self._usual.far
 
 
 def distance(figures: Figures, usual: Familiar) -> float:

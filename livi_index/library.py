@@ -165,8 +165,8 @@ class Library:
             itself = () if include_self else (number,)
         found = self.score(query.heard, options, space=space, without=itself)
         hits = self._hits(query.heard, found, n_enough(found, k, min_score, min_probability))
-        distance, far = self.distance(query.heard), self._is_far(query.heard)
-        return self._answer(replace(query.info, distance=distance, far=far), hits, found, space)
+        info = self._with_distance(query.info, self.distance(query.heard))
+        return self._answer(info, hits, found, space)
 
     def _resolved(self, space: str) -> str:
         """The space, or BOTH where there is more than one and the model says how to fuse them."""
@@ -269,15 +269,15 @@ class Library:
         without: Collection[int] = (),
     ) -> Scored:
         """All candidates for what was heard, with their scores; none where nothing was heard in
-        the space. ``options`` are for the space of words. Where what is sung is far from what the
-        model was trained on, words alone make nothing likely."""
+        the space. ``options`` are for the space of words. Where what is sung is farther from what
+        the model was trained on than all of that, words alone make nothing likely."""
         space, options = self._resolved(space), options or RankOptions()
         heard = {name: heard[name] for name in self._parts(space) if name in heard}
         if not heard:
             return Scored(np.zeros(0, np.int64), np.zeros(0))
         found = self._scored(heard, options, space, without)
         likely = self._probabilities(found, space)
-        if likely is not None and SPACE in found.by_space and self._is_far(heard):
+        if likely is not None and SPACE in found.by_space and self._is_doubted(heard):
             likely = self._doubted(found, likely)
         return replace(found, probabilities=likely)
 
@@ -289,9 +289,16 @@ class Library:
             None if self._familiarity is None or read is None else self._familiarity.distance(read)
         )
 
-    def _is_far(self, heard: Mapping[str, Heard]) -> bool:
-        read = _transcript(heard)
-        return self._familiarity is not None and read is not None and self._familiarity.is_far(read)
+    def _is_doubted(self, heard: Mapping[str, Heard]) -> bool:
+        usual, distance = self.bundle.card.familiar, self.distance(heard)
+        return usual is not None and distance is not None and distance > usual.farthest
+
+    def _with_distance(self, info: QueryInfo, distance: float | None) -> QueryInfo:
+        usual = self.bundle.card.familiar
+        if usual is None or distance is None:
+            return info
+        far, doubted = distance > usual.far, distance > usual.farthest
+        return replace(info, distance=distance, far=far, doubted=doubted)
 
     def _doubted(self, found: Scored, likely: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probabilities (C,) of candidates where words are not to be relied on."""

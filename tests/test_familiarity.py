@@ -50,7 +50,8 @@ def model(tmp_path_factory):
         "order_spread": 0.5,
         "shares": 0.02,
         "shares_spread": 0.02,
-        "far": 2.0,
+        "far": 1.0,
+        "farthest": 2.0,
         "fitted_on": "nothing",
     }
     (folder / "card.json").write_text(json.dumps(card))
@@ -81,6 +82,7 @@ def test_what_is_far_is_told_and_words_make_nothing_likely(place):
     near, foreign = asked(place, "near-1"), asked(place, "foreign")
     assert near["query"]["far"] is False and near["query"]["distance"] < 2
     assert foreign["query"]["far"] is True and foreign["query"]["distance"] > 2
+    assert (near["query"]["doubted"], foreign["query"]["doubted"]) == (False, True)
     assert near["hits"][0]["path"].endswith("near-1.wav") and near["hits"][0]["probability"] > 0.9
     assert foreign["hits"][0]["path"].endswith("foreign.wav")
     assert foreign["hits"][0]["probability"] == 0.5
@@ -96,6 +98,7 @@ def test_it_is_said_in_words(place):
     query = ("query", place / "asked" / "foreign.wav")
     told = livi(*query, library=place / "library").stdout
     assert "far from what tiny-reader was trained on" in told
+    assert "by these alone no hit is likely" in told
     none = livi(*query, "--min-probability", "0.6", library=place / "library", ok=False)
     assert none.returncode == 7 and "no version found" in none.stdout
 
