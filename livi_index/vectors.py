@@ -207,7 +207,7 @@ class VectorIndex:
                 # The last flush of usearch is not checked by it: a full disk can cut the end off.
                 if draft.stat().st_size != self._index.serialized_length:
                     raise LibraryNotWritable(
-                        f"{path} could not be written whole: is the disk full?"
+                        f"{path} could not be written whole: is there no space left on the disk?"
                     )
                 sync(draft)
                 os.replace(draft, path)
