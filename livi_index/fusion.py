@@ -94,7 +94,7 @@ def _completed(
     not in it."""
     scores = np.full(len(ids), np.nan)
     scores[np.searchsorted(ids, found.recording_ids)] = found.scores
-    lacking = np.intersect1d(ids[np.isnan(scores)], generation.recording_ids(space))
+    lacking = ids[np.isnan(scores) & generation.holds(ids, space)]
     if len(lacking):
         more = scores_of(generation, space, heard, lacking, WHOLE)
         scores[np.searchsorted(ids, lacking)] = more

@@ -236,6 +236,15 @@ class Generation:
         of = self._space(space)
         return _search(of.segments, of.segment_ids, queries, k, threads)
 
+    def holds(self, recording_ids: IntArray, space: str) -> NDArray[np.bool_]:
+        """Which of the recordings (n,) have vectors in the space, (n,) bool."""
+        known = self._space(space).recording_ids
+        # Not np.isin, which sorts all that is known again for every question.
+        rows = np.searchsorted(known, recording_ids)
+        here = rows < len(known)
+        here[here] = known[rows[here]] == recording_ids[here]
+        return np.asarray(here)
+
     def segments_of(self, recording_ids: IntArray, space: str) -> NDArray[np.void]:
         """The segments (n,) SEGMENT_DTYPE of these recordings, in their order; none for others."""
         of = self._space(space)
@@ -262,9 +271,7 @@ class Generation:
         """Phones (n,) that were read of these recordings in a second, by the length that another
         space has of them; not a number for one that is not in both."""
         read, heard = self._space(space), self._space(whole)
-        both = np.isin(recording_ids, read.recording_ids) & np.isin(
-            recording_ids, heard.recording_ids
-        )
+        both = self.holds(recording_ids, space) & self.holds(recording_ids, whole)
         ids = recording_ids[both]
         spans = heard.spans[_rows(heard.recording_ids, ids)]
         ends_s = heard.table["end_s"][spans["first"] + spans["count"] - 1]

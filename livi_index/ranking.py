@@ -135,7 +135,7 @@ def score_candidates(
     track = pool(heard.vectors, heard.weights)
     named = drawn = cohort(generation, space, options.cohort)
     if also is not None:
-        named = np.union1d(drawn, np.intersect1d(also, generation.recording_ids(space)))
+        named = np.union1d(drawn, also[generation.holds(also, space)])
 
     def nearest(n: int, by: FloatArray) -> IntArray:
         ids = np.union1d(_candidates(generation, space, by, track, n, options, threads), named)
