@@ -239,8 +239,9 @@ def scores_of(
     scores: NDArray[np.float64] = (
         options.track_weight * products(track[None], tracks)[0]
         + (1 - options.track_weight) * by_pairs
-        - options.crowding * _crowding(tracks, options.neighbours)
     )
+    if options.crowding:
+        scores -= options.crowding * _crowding(tracks, options.neighbours)
     return scores
 
 
