@@ -322,7 +322,7 @@ def made_with(library: Library, bundle: Bundle) -> Library:
     id of the model as before: its figures would be of neither.
     """
     kept = open_bundle(library.path / KEPT / bundle.card.model_id)
-    if kept.card.files != bundle.card.files:
+    if any(bundle.card.files.get(name) != file for name, file in kept.card.files.items()):
         raise SystemExit(f"{library.path} was built with other networks than {bundle.path}'s")
     return library
 
