@@ -181,7 +181,7 @@ def _instrumental(figures: Figures) -> str:
 
 def _took(told: Figures) -> str:
     load = f"at load {told['load_1min']:.0f}"
-    return f"{told['cpu_s']:.1f} s of processor, {told['seconds']:.0f} s {load}"
+    return f"{told['cpu_s']:.1f} s of processor, {told['seconds']:.1f} s {load}"
 
 
 def _size(found: Figures) -> str:
