@@ -48,6 +48,8 @@ Value = TypeVar("Value")
 _READ_BYTES_PER_S = 10_000_000  # a slow network disk: time granted for reading, beyond the limit
 _FILES_PER_WORKER = 500  # then a fresh process: decoders leak
 _STUCK_S = 30.0
+_LOCK_S = 5.0  # that a worker waits for pebble's lock, which others hold for a moment
+_LOST_LOCK = 1  # pebble's exit status of a worker that waited in vain
 _MAX_RESTARTS = 3  # of the whole pool without a single result in between
 _PR_SET_PDEATHSIG = 1
 
@@ -161,7 +163,9 @@ class DecodePool:
                 else:
                     if running.get(job) is not future:
                         continue
-                    broken = isinstance(future.exception(), BrokenProcessPool)
+                    lost = _ended(future) == _LOST_LOCK and not job.tried_again
+                    job.tried_again |= lost
+                    broken = lost or isinstance(future.exception(), BrokenProcessPool)
                 if broken:
                     n_restarts += 1
                     self._restart(n_restarts)
@@ -200,10 +204,8 @@ class DecodePool:
             return self._time_limit_s
 
     def _patience_s(self, running: Iterable[_Job[Value]], n_restarts: int) -> float:
-        """A pool silent for longer is stuck: a worker was killed while it held pebble's lock.
-
-        Or the machine is so busy that new workers are still starting: longer each time.
-        """
+        """A pool silent for longer is stuck, or the machine is so busy that new workers are still
+        starting: longer each time."""
         return max(self._limit_s(job.path) for job in running) + _STUCK_S * (1 << n_restarts)
 
     def _start(self) -> pebble.ProcessPool:
@@ -221,7 +223,8 @@ class DecodePool:
         return pool
 
     def _restart(self, n_restarts: int) -> None:
-        """pebble gives up when an idle worker is killed; begin again with new workers."""
+        """pebble gives up when an idle worker is killed, and waits for ever for a lock that one held
+        when it was killed; begin again with new workers."""
         self.close()
         if n_restarts > _MAX_RESTARTS:
             raise LiviError(
@@ -359,11 +362,15 @@ class _Slot:
             Path(self._temporary).unlink(missing_ok=True)
 
 
+def _ended(future: Future[object]) -> int | None:
+    """The exit status of a worker that ended over its file; None if it did not."""
+    error = future.exception()
+    return error.exitcode if isinstance(error, pebble.ProcessExpired) else None
+
+
 def _killed_from_outside(future: Future[object]) -> bool:
     """These are not what decoders die of: somebody, or the kernel short of memory, sent them."""
-    error = future.exception()
-    sent = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP)
-    return isinstance(error, pebble.ProcessExpired) and error.exitcode in sent
+    return _ended(future) in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP)
 
 
 def _failure(error: BaseException) -> DecodeFailure:
@@ -383,6 +390,7 @@ def _failure(error: BaseException) -> DecodeFailure:
 
 def _start_worker(parent: int, memory_bytes: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pebble.CONSTS.channel_lock_timeout = _LOCK_S
     # libmpg123 writes its complaints of damaged files there, across the parent's progress.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     if sys.platform == "linux":
