@@ -223,8 +223,8 @@ class DecodePool:
         return pool
 
     def _restart(self, n_restarts: int) -> None:
-        """pebble gives up when an idle worker is killed, and waits for ever for a lock that one held
-        when it was killed; begin again with new workers."""
+        """Begin again with new workers: pebble gives up when an idle one is killed, and waits for
+        ever for the lock of one that was killed with it."""
         self.close()
         if n_restarts > _MAX_RESTARTS:
             raise LiviError(
