@@ -18,6 +18,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -41,6 +42,7 @@ from livi_index.commands.options import (
 from livi_index.errors import BadInput, LibraryLocked, LiviError
 
 PATIENCE_S = 7.0  # with a command that was told to stop
+AGAIN_S = 0.01  # after which a lost interrupt is raised again
 
 app = typer.Typer(
     name="livi-index",
@@ -93,6 +95,8 @@ class _Signals:
 
     Python hands out signals between two of its own steps, and there may be a long one inside a
     library. So a thread is told by the system at the same time, and ends what does not end itself.
+    And where the step is the end of a weak reference, nothing that is raised gets out of it: then
+    it is raised again a moment later.
     """
 
     def __init__(self) -> None:
@@ -103,15 +107,29 @@ class _Signals:
         threading.Thread(target=self._watch, args=(told,), daemon=True).start()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._receive)
+        signal.signal(signal.SIGALRM, self._again)
+        sys.unraisablehook = self._lost
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if not self.received:
             self.received = True
             raise KeyboardInterrupt
 
+    def _again(self, number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    def _lost(self, what: sys.UnraisableHookArgs) -> None:
+        if what.exc_type is KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+        else:
+            sys.__unraisablehook__(what)
+
     def _watch(self, told: int) -> None:
         os.read(told, 1)
-        select.select([told], [], [], PATIENCE_S)
+        end_s = time.monotonic() + PATIENCE_S
+        while select.select([told], [], [], max(0.0, end_s - time.monotonic()))[0]:
+            if os.read(told, 1)[0] != signal.SIGALRM:
+                break
         os._exit(INTERRUPTED)
 
     def leave(self) -> NoReturn:
