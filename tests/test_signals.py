@@ -106,3 +106,30 @@ def test_waiting_for_words(tmp_path):
     process.send_signal(signal.SIGINT)
     code, said = ended(process, 10)
     assert (code, "stopped" in said) == (130, True)
+
+
+LOST = """
+import os, signal, sys, time, weakref
+from livi_index import cli
+
+class Thing:
+    pass
+
+def slowly(*arguments, **options):
+    # Nothing that is raised gets out of the end of a weak reference.
+    thing = Thing()
+    ended = weakref.ref(thing, lambda _: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(0.1)))
+    del thing
+    time.sleep(3)
+    print("not stopped")
+
+cli.app.command("slowly")(lambda: slowly())
+sys.argv = ["livi-index", "slowly"]
+cli.main()
+"""
+
+
+def test_a_signal_where_nothing_can_be_raised_stops_it_all_the_same():
+    done = subprocess.run([sys.executable, "-c", LOST], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert "stopped" in done.stderr and "Traceback" not in done.stderr
