@@ -8,6 +8,11 @@ of a recording are two witnesses; what λ alone would do, at its value and other
 F1 is that of windows called sung from 0.5 on, with the sung ones of songs against all others that
 are told; cost is the time of one processor for a minute of audio.
 
+Then what is easily taken for a voice: noise whose power falls with the power 0, 1 and 2 of the
+frequency, and ends of the anthems, cut off after a part of a window and filled with zeros, as the
+last window of a file is. And speech: the recordings of readers whom nobody trained on, and how much
+of the voice in songs is taken for it.
+
 ``--beside BUNDLE`` measures another detector in the same run, of another bundle; there λ alone
 decides about recordings.
 """
@@ -33,10 +38,12 @@ from benchmarks.results import (
     print_table,
     write_result,
 )
+from catalogs.readings import readings
 from livi_index.audio import SAMPLE_RATE, load_audio
 from livi_index.build import BuildOptions, build
 from livi_index.library import SPACE, open_library
 from livi_index.models import Bundle, find_model
+from livi_index.records import SPOKEN
 from livi_index.vocals import SegmentOptions, VocalDetector, vocalness
 
 FIRST_MEASURING = "anthem-lbr"
@@ -44,6 +51,9 @@ COVERED = 0.5  # of a window, by lines, for it to count as sung
 CLEAR_S = 1.0  # to the next line, for it to count as not sung
 CALLED_SUNG = 0.5  # probability, for F1
 TIMED_S = 120.0  # of the longest song, for the cost
+NOISE_S = 60.0  # of each colour
+COLOURS = {"white": 0, "pink": 1, "brown": 2}
+LEFT_S = (0.3, 1.0, 2.0)  # of a window at the end of a file
 
 FloatArray = NDArray[np.floating]
 
@@ -124,6 +134,53 @@ def hear_anthem(detector: VocalDetector, path: Path) -> Heard:
     return Heard(path.stem, probabilities, nothing, ~nothing)
 
 
+def noise(colour: str) -> FloatArray:
+    """(T,) float32 of noise whose power falls with this power of the frequency."""
+    n = round(NOISE_S * SAMPLE_RATE)
+    spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(n))
+    spectrum *= np.maximum(np.fft.rfftfreq(n, 1 / SAMPLE_RATE), 20.0) ** (-COLOURS[colour] / 2)
+    sound = np.fft.irfft(spectrum, n)
+    return (0.1 * sound / sound.std()).astype(np.float32)
+
+
+def last_windows(detector: VocalDetector, path: Path) -> FloatArray:
+    """(n, len(LEFT_S)) probabilities of windows of which this much is left, then zeros."""
+    samples = load_audio(path)
+    window = round(detector.window_s * SAMPLE_RATE)
+    starts = range(0, len(samples) - window, 10 * window)
+    lengths = [round(left_s * SAMPLE_RATE) for left_s in LEFT_S]
+    return np.array(
+        [[detector.probabilities(samples[i : i + n])[0] for n in lengths] for i in starts]
+    )
+
+
+def easily_taken(detector: VocalDetector, songs: Sequence[Path], data: Path) -> dict[str, Any]:
+    """Shares of noise and of cut ends that are called sung, and what is told of speech."""
+    played = [path for path in _audio(data / "instrumental") if path.stem >= FIRST_MEASURING]
+    ends = np.concatenate([last_windows(detector, path) for path in played])
+    spoken = {
+        kind: [detector.voices(load_audio(path)).spoken for path in paths]
+        for kind, paths in (("readings", readings(data, "test")), ("songs", songs))
+    }
+    return {
+        "noise_called_sung": {
+            colour: float((detector.probabilities(noise(colour)) >= CALLED_SUNG).mean())
+            for colour in COLOURS
+        },
+        "ends_called_sung": float((ends >= CALLED_SUNG).mean()),
+        "ends": ends.size,
+        "spoken": {
+            kind: {
+                "recordings": len(shares),
+                "told_as_speech": sum((share or 0.0) >= SPOKEN for share in shares),
+                "shares": shares,
+            }
+            for kind, shares in spoken.items()
+            if any(share is not None for share in shares)
+        },
+    }
+
+
 def indexed(bundle: Bundle, paths: Sequence[Path]) -> set[str]:
     """The names of the files in which a build finds singing."""
     with tempfile.TemporaryDirectory() as place:
@@ -184,14 +241,15 @@ def judge(bundle: Bundle, data: Path, *, by_build: bool) -> dict[str, Any]:
     else:
         found = {h.name for h in (*songs, *anthems) if vocalness(h.probabilities) >= least}
     cost = {"cost_s_per_minute": cost_s(bundle, sung)}
-    return {"model": model_facts(bundle), **measure(songs, anthems, found, least), **cost}
+    taken = easily_taken(detector, sung, data)
+    return {"model": model_facts(bundle), **measure(songs, anthems, found, least), **taken, **cost}
 
 
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--beside", help="name or folder of a bundle with another detector")
     options = parser.parse_args()
-    data = data_folder(options, "sung", "instrumental")
+    data = data_folder(options, "sung", "instrumental", "readings")
     figures = judge(bundle_of(options), data, by_build=True)
     columns = [figures]
     if options.beside:
@@ -208,6 +266,12 @@ def main() -> None:
     }
     print_table([("", *(column["model"]["name"] for column in columns))])
     print_table([(what, *(column[key] for column in columns)) for what, key in rows.items()])
+    print_table(
+        [(colour, *(c["noise_called_sung"][colour] for c in columns)) for colour in COLOURS]
+    )
+    print_table([("ends called sung", *(column["ends_called_sung"] for column in columns))])
+    for kind, found in figures["spoken"].items():
+        print(f"{kind} told as speech: {found['told_as_speech']} of {found['recordings']}")
     print_table(list(figures["auc_inside_songs"].items()))
 
 

@@ -142,6 +142,11 @@ def pronounce(voice: Voice, lines: Sequence[str]) -> list[list[Phone]]:
     return [phones for _, phones in _say(voice, lines)]
 
 
+def say(voice: Voice, lines: Sequence[str]) -> list[FloatArray]:
+    """Each line as plain speech, (T,) float32 at 16 kHz."""
+    return [samples for samples, _ in _say(voice, lines)]
+
+
 def _say(voice: Voice, lines: Sequence[str]) -> list[_Said]:
     engines = {"espeak": _say_espeak, "flite": _say_flite, "festival": _say_festival}
     if voice.engine not in engines:

@@ -2,11 +2,12 @@
 
 Words, segment options, probabilities and measured figures are those of ``card.toml``; sizes,
 digests, spaces and parity stay as they are. ``--harmony HARMONY.onnx`` gives the bundle that space,
-or another one.
+or another one; ``--detector DETECTOR.pt`` another detector, compared with torch on ``--songs``.
 
 Libraries take a bundle for the model that they were built with when its ``model_id`` is the same,
 and then let it fill in the spaces that they lack. So a first harmony leaves the id as it is, while
-one in place of another makes another model: vectors of two encoders must not meet.
+one in place of another makes another model: vectors of two encoders must not meet. So does another
+detector, which cuts other segments.
 """
 
 from __future__ import annotations
@@ -19,7 +20,22 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from export.detector import WINDOW_SAMPLES, load_detector
 from export.harmony import HOP_S, WINDOW_S
+from export.reader import SAMPLE_RATE
+from export.to_onnx import (
+    VOCALS,
+    VocalsGraph,
+    check_parity,
+    export_graph,
+    on_par,
+    round_weights,
+    window_of,
+)
 
 HARMONY = "harmony"
 GRAPH = "harmony.onnx"
@@ -27,14 +43,9 @@ GRAPH = "harmony.onnx"
 
 def with_harmony(bundle: Path, card: dict[str, Any], graph: Path, dim: int) -> dict[str, Any]:
     """The card with this graph, which is copied into the bundle."""
-    content = graph.read_bytes()
-    file = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-    before = card["files"].get(GRAPH)
-    if before not in (None, file):
-        both = card["model_id"] + file["sha256"]
-        card = card | {"model_id": hashlib.sha256(both.encode()).hexdigest()}
     if graph.resolve() != (bundle / GRAPH).resolve():
         shutil.copyfile(graph, bundle / GRAPH)
+    card = _with_file(bundle, card, GRAPH)
     space = {
         "name": HARMONY,
         "encoder": GRAPH,
@@ -44,7 +55,40 @@ def with_harmony(bundle: Path, card: dict[str, Any], graph: Path, dim: int) -> d
         "pooling": "mean",
     }
     others = [one for one in card["spaces"] if one["name"] != HARMONY]
-    return card | {"files": card["files"] | {GRAPH: file}, "spaces": [*others, space]}
+    return card | {"spaces": [*others, space]}
+
+
+def with_vocals(
+    bundle: Path, card: dict[str, Any], graph: nn.Module, windows: Tensor, *, tells_speech: bool
+) -> dict[str, Any]:
+    """The card with this detector, which is written into the bundle and answers as torch does on
+    ``windows`` (N, 48000); RuntimeError where it does not."""
+    round_weights(graph.eval())
+    export_graph(graph, windows[:2], ("samples", "vocalness"), bundle / VOCALS)
+    parity = check_parity(graph, windows, bundle / VOCALS)
+    if not on_par({VOCALS: parity}):
+        raise RuntimeError(f"not on par with torch: {parity}")
+    card = _with_file(bundle, card, VOCALS)
+    measured = card.get("measured", {})
+    told = {VOCALS: parity}
+    return card | {
+        "vocals": {
+            "file": VOCALS,
+            "window_s": WINDOW_SAMPLES / SAMPLE_RATE,
+            "tells_speech": tells_speech,
+        },
+        "measured": measured | {"parity": measured.get("parity", {}) | told},
+    }
+
+
+def _with_file(bundle: Path, card: dict[str, Any], name: str) -> dict[str, Any]:
+    """The card with a file as it lies in the bundle; in place of another, it is another model."""
+    content = (bundle / name).read_bytes()
+    file = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    if card["files"].get(name) not in (None, file):
+        both = card["model_id"] + file["sha256"]
+        card = card | {"model_id": hashlib.sha256(both.encode()).hexdigest()}
+    return card | {"files": card["files"] | {name: file}}
 
 
 def dim_of(graph: Path) -> int:
@@ -72,9 +116,19 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--card", type=Path, required=True, help="the card's words, TOML")
     parser.add_argument("--harmony", type=Path, help="as export.harmony wrote it")
+    parser.add_argument("--detector", type=Path, help="a checkpoint of export.detector")
+    parser.add_argument("--songs", type=Path, nargs="+", default=[], help="to compare torch on")
     arguments = parser.parse_args()
+    if arguments.detector and not arguments.songs:
+        parser.error("--detector needs --songs to compare with torch on")
     path = arguments.bundle / "card.json"
-    card = rewritten(json.loads(path.read_text()), tomllib.loads(arguments.card.read_text()))
+    card = json.loads(path.read_text())
+    if arguments.detector:
+        graph = VocalsGraph(load_detector(arguments.detector))
+        songs = torch.from_numpy(np.stack([window_of(song) for song in arguments.songs]))
+        windows = songs.reshape(-1, WINDOW_SAMPLES)
+        card = with_vocals(arguments.bundle, card, graph, windows, tells_speech=True)
+    card = rewritten(card, tomllib.loads(arguments.card.read_text()))
     if arguments.harmony:
         graph = arguments.harmony
         card = with_harmony(arguments.bundle, card, graph, dim_of(graph))

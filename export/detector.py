@@ -1,11 +1,16 @@
-"""The vocal detector of the small bundle: three seconds of sound → is somebody singing?
+"""The vocal detector of the small bundle: three seconds of sound → does somebody sing, or speak?
 
     python -m export.detector OUT --stems STEMS [STEMS ...] --backings BACKINGS --steps 5000
 
 It has its own learned front end (64 filters over 25 ms, their power averaged over 20 ms), because
 a mel spectrogram by convolution would cost more than all the rest. Trained on the mixes of
-``export.mixes``: each accompaniment occurs with a voice and without, and the target of a window
-is the share of it in which the voice stem sounds.
+``export.mixes``, and on voices and sounds of ``export.sounds``: each accompaniment, noise and crowd
+occurs with a voice and without, some windows begin or end in digital silence, as those at the ends
+of files do, and the target of a window is the share of it in which the voice stem sounds.
+
+Most voices come from the first folder of stems, the sung one. A second output tells plain speech
+from singing where there is a voice. It learns that from people and from synthetic voices that both
+sing and speak, so that no kind of voice means either. Over music, nobody tells it which is which.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import argparse
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +28,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
-from export.mixes import Backings, Mixer, MixOptions, Stems
+from export import sounds
+from export.mixes import SILENCE, Backings, Mixer, MixOptions, Stem, Stems, at_level
 from export.reader import SAMPLE_RATE
+from export.stems import CLIP_SAMPLES, PLAIN_SPEECH
 
 WINDOW_SAMPLES = 3 * SAMPLE_RATE
 _FILTERS, _TAPS, _STRIDE = 64, 400, 160
-MIXES = MixOptions(
-    instrumental=0.1, bare=0.08, voice_db=(-8.0, 9.0), room=0.5, equaliser=0.7, noise=0.3
-)
+MIXES = MixOptions(bare=0.12, voice_db=(-8.0, 9.0), room=0.5, equaliser=0.7, noise=0.3)
+_BARE_SPEECH = 0.6  # share of plain speech that has no music under it
+_WITHOUT_VOICE = 0.1  # share of mixes
+_FIRST = 0.6  # share of voices that come from the first folder of stems
+_OTHER_SOUNDS = 0.15  # share of rows with noise, applause, crowds in place of a band
+_CROWD = 16  # voices
+_CHANGED = 0.08  # share of voices that whisper, as many that shout, and that are layered
+_CUT = 0.1  # share of windows that end, or begin, in digital silence
+_UNKNOWN = np.float32(np.nan)  # for a target: nobody can say
 
 
 class Detector(nn.Module):
-    """(B, 48000) samples → (B,) logit of singing."""
+    """(B, 48000) samples → (B, 2) logits of a voice, and of its speaking rather than singing."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -51,9 +65,9 @@ class Detector(nn.Module):
                 nn.BatchNorm2d(wide),
                 nn.ReLU(),
             ]
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
         self.decide = nn.Sequential(
-            nn.Dropout(0.2), nn.Linear(2 * widths[-1], 64), nn.ReLU(), nn.Linear(64, 1)
+            nn.Dropout(0.2), nn.Linear(2 * widths[-1], 64), nn.ReLU(), nn.Linear(64, 2)
         )
 
     def forward(self, samples: Tensor) -> Tensor:
@@ -62,7 +76,7 @@ class Detector(nn.Module):
         bands = bands - bands.mean(dim=(1, 2), keepdim=True)  # the same at any level
         x = self.layers(self.norm(bands[:, None]))
         pooled = torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)
-        return self.decide(pooled)[:, 0]
+        return self.decide(pooled)
 
 
 def _first_filters() -> Tensor:
@@ -77,28 +91,100 @@ def _first_filters() -> Tensor:
 
 
 class Windows(IterableDataset[tuple[np.ndarray, np.ndarray]]):
-    """Endless (6 windows, 6 targets): three of a mix, and the same three without the voice."""
+    """Endless (6 windows, their targets (6, 2)): three of a mix, and the same without the voice."""
 
     def __init__(self, stems: list[Path], backings: Path, seed: int, held: int = 0) -> None:
         self._arguments = stems, backings, seed, held
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        stems, backings, seed, held = self._arguments
+        folders, backings, seed, held = self._arguments
         info = torch.utils.data.get_worker_info()
         rng = np.random.default_rng([seed, info.id if info else 0, 77])
-        mixers = [
-            Mixer(Stems(s, shards=slice(held, None)), Backings(backings), MIXES) for s in stems
-        ]
+        stems = [Stems(folder, shards=slice(held, None)) for folder in folders]
+        draw = Draw(stems, Backings(backings))
         while True:
-            mix = mixers[int(rng.integers(len(mixers)))].draw(rng)
-            at = int(rng.integers(SAMPLE_RATE))
-            starts = [at + i * WINDOW_SAMPLES for i in range(3)]
-            level = np.float32(10 ** rng.uniform(-1.5, 0.5))
-            cuts = [slice(s, s + WINDOW_SAMPLES) for s in starts]
-            windows = [mix.samples[cut] for cut in cuts]
-            windows += [(mix.backing[cut] * level).clip(-1, 1) for cut in cuts]
-            targets = [_sung(mix.voice[cut]) for cut in cuts] + [np.float32(0)] * len(cuts)
-            yield np.stack(windows), np.array(targets)
+            yield draw.row(rng)
+
+
+class Draw:
+    """What training hears, a row of six windows at a time."""
+
+    def __init__(self, stems: list[Stems], backings: Backings) -> None:
+        self._stems = stems
+        self._mixers = {
+            is_speech: Mixer(stems[0], backings, replace(MIXES, bare=bare))
+            for is_speech, bare in ((False, MIXES.bare), (True, _BARE_SPEECH))
+        }
+
+    def row(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        stem = SILENCE if rng.random() < _WITHOUT_VOICE else self._voice(rng)
+        if rng.random() < _OTHER_SOUNDS:
+            voice, sound, samples = self._among_others(stem, rng)
+        else:
+            mix = self._mixers[stem.text == PLAIN_SPEECH].mix(stem, rng)
+            voice, sound, samples = mix.voice, mix.backing, mix.samples
+        speech = self._speech(stem, sound)
+        level = np.float32(10 ** rng.uniform(-1.5, 0.5))
+        alone = (sound * level).clip(-1, 1)
+        at = int(rng.integers(SAMPLE_RATE))
+        rows = []
+        for start in range(at, at + 3 * WINDOW_SAMPLES, WINDOW_SAMPLES):
+            cut = slice(start, start + WINDOW_SAMPLES)
+            heard = _heard(rng)
+            rows.append((samples[cut] * heard, _sung(voice[cut] * heard), speech))
+            rows.append((alone[cut] * heard, np.float32(0), _UNKNOWN))
+        windows, sung, spoken = zip(*rows, strict=True)
+        return np.stack(windows), np.stack([sung, spoken], axis=1)
+
+    def _voice(self, rng: np.random.Generator) -> Stem:
+        stem = self._pick(rng)
+        kind = rng.random() / _CHANGED
+        if kind < 1:
+            return replace(stem, voice=sounds.whispered(rng, stem.voice))
+        if kind < 2:
+            return replace(stem, voice=sounds.shouted(rng, stem.voice))
+        if kind < 3:
+            others = [self._pick(rng) for _ in range(int(rng.integers(1, 4)))]
+            mixed = {one.text == PLAIN_SPEECH for one in (stem, *others)} == {True, False}
+            together = sounds.layered([one.voice for one in (stem, *others)])
+            return replace(stem, voice=together, text="" if mixed else stem.text)
+        return stem
+
+    def _pick(self, rng: np.random.Generator) -> Stem:
+        first, *others = self._stems
+        if not others or rng.random() < _FIRST:
+            return first.pick(rng)
+        return others[int(rng.integers(len(others)))].pick(rng)
+
+    def _among_others(
+        self, stem: Stem, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The voice, a sound that is none, and both together."""
+        kind = int(rng.integers(len(sounds.NOT_SUNG) + 1))
+        if kind < len(sounds.NOT_SUNG):
+            sound = sounds.NOT_SUNG[kind](rng, CLIP_SAMPLES)
+        else:
+            sound = sounds.crowd(rng, [self._pick(rng).voice for _ in range(_CROWD)])
+        sound *= np.float32(10 ** (-rng.uniform(*MIXES.voice_db) / 20))
+        voice = at_level(stem.voice, 0.1)
+        level = np.float32(10 ** rng.uniform(-1.5, 0.5))
+        return voice, sound, ((voice + sound) * level).clip(-1, 1)
+
+    def _speech(self, stem: Stem, sound: np.ndarray) -> np.float32:
+        if not stem.text:  # nobody, or some who sing and some who speak
+            return _UNKNOWN
+        if stem.text != PLAIN_SPEECH:
+            return np.float32(0)
+        return _UNKNOWN if np.any(sound) else np.float32(1)
+
+
+def _heard(rng: np.random.Generator) -> np.ndarray:
+    """(48000,) ones, or zeros from some moment on, or up to it."""
+    heard = np.ones(WINDOW_SAMPLES, np.float32)
+    if rng.random() < _CUT:
+        at = int(rng.integers(WINDOW_SAMPLES))
+        heard[slice(at, None) if rng.random() < 0.75 else slice(at)] = 0
+    return heard
 
 
 def _sung(voice: np.ndarray) -> np.float32:
@@ -113,7 +199,17 @@ def collate(rows: list[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
     return windows, torch.from_numpy(np.concatenate([t for _, t in rows]))
 
 
-def train(out: Path, stems: list[Path], backings: Path, steps: int) -> None:
+def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of both answers, (B, 2) each; of speech only where the target is known."""
+    known = targets[:, 1].isfinite()
+    voice = F.binary_cross_entropy_with_logits(logits[:, 0], targets[:, 0])
+    if not known.any():
+        return voice
+    speech = F.binary_cross_entropy_with_logits(logits[known, 1], targets[known, 1])
+    return voice + speech * known.float().mean()
+
+
+def train(out: Path, stems: list[Path], backings: Path, steps: int, rows: int = 16) -> None:
     """Train, from where an earlier run left its weights, and leave ``detector.pt`` and a log."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(1)
@@ -122,30 +218,28 @@ def train(out: Path, stems: list[Path], backings: Path, steps: int) -> None:
     optimiser = torch.optim.AdamW(detector.parameters(), lr=3e-3, weight_decay=0.01)
     loader = DataLoader(
         Windows(stems, backings, seed=1, held=1),
-        batch_size=16,
+        batch_size=rows,
         num_workers=1,
         collate_fn=collate,
         prefetch_factor=8,
         multiprocessing_context="spawn",
     )
-    log = (out / "log.jsonl").open("w")
     recent: list[float] = []
-    for step, (windows, targets) in zip(range(1, steps + 1), loader, strict=False):
-        share = step / steps
-        for group in optimiser.param_groups:
-            group["lr"] = 3e-3 * max(
-                0.01, min(1.0, step / 100) * 0.5 * (1 + math.cos(math.pi * share))
-            )
-        loss = F.binary_cross_entropy_with_logits(detector(windows), targets)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        recent.append(loss.item())
-        if step % 100 == 0:
-            row = {"step": step, "loss": float(np.mean(recent))}
-            print(json.dumps(row), file=log, flush=True)
-            recent.clear()
-            torch.save(detector.state_dict(), out / "detector.pt")
+    with (out / "log.jsonl").open("w") as log:
+        for step, (windows, targets) in zip(range(1, steps + 1), loader, strict=False):
+            rate = min(1.0, step / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
+            for group in optimiser.param_groups:
+                group["lr"] = 3e-3 * max(0.01, rate)
+            loss = loss_of(detector(windows), targets)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            recent.append(loss.item())
+            if step % 100 == 0:
+                print(json.dumps({"step": step, "loss": float(np.mean(recent))}), file=log)
+                log.flush()
+                recent.clear()
+                torch.save(detector.state_dict(), out / "detector.pt")
     torch.save(detector.state_dict(), out / "detector.pt")
 
 

@@ -98,7 +98,7 @@ class Backings:
         sound = self._sounds[int(rng.choice(len(self._sounds), p=self._odds))]
         at = int(rng.integers(max(1, len(sound) - CLIP_SAMPLES)))
         piece = sound[at : at + CLIP_SAMPLES].astype(np.float32) / 32768
-        return _at_level(np.pad(piece, (0, CLIP_SAMPLES - len(piece))), 0.1)
+        return at_level(np.pad(piece, (0, CLIP_SAMPLES - len(piece))), 0.1)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Mixer:
 
     def mix(self, stem: Stem, rng: np.random.Generator, *, ease: float = 0.0) -> Mix:
         """This voice in a random mix."""
-        voice = self._colour(_at_level(stem.voice, 0.1), rng) if stem.text else stem.voice
+        voice = self._colour(at_level(stem.voice, 0.1), rng) if stem.text else stem.voice
         backing = np.zeros(CLIP_SAMPLES, dtype=np.float32)
         if not stem.text or rng.random() >= self.options.bare:
             backing = self._equalise(self.backings.pick(rng), rng)
@@ -146,13 +146,13 @@ class Mixer:
             spectrum *= _tilt(len(spectrum), rng)
         if rng.random() < self.options.room:
             spectrum *= np.fft.rfft(_room(rng), 2 * CLIP_SAMPLES)
-        return _at_level(np.fft.irfft(spectrum)[:CLIP_SAMPLES].astype(np.float32), 0.1)
+        return at_level(np.fft.irfft(spectrum)[:CLIP_SAMPLES].astype(np.float32), 0.1)
 
     def _equalise(self, sound: FloatArray, rng: np.random.Generator) -> FloatArray:
         if rng.random() >= self.options.equaliser:
             return sound
         spectrum = np.fft.rfft(sound)
-        return _at_level(np.fft.irfft(spectrum * _tilt(len(spectrum), rng)).astype(np.float32), 0.1)
+        return at_level(np.fft.irfft(spectrum * _tilt(len(spectrum), rng)).astype(np.float32), 0.1)
 
     def _damage(self, mixed: FloatArray, rng: np.random.Generator) -> FloatArray:
         if rng.random() < self.options.telephone:
@@ -167,7 +167,7 @@ class Mixer:
         return (mixed * np.float32(10 ** rng.uniform(-1.5, 0.5))).clip(-1.0, 1.0)
 
 
-def _at_level(sound: FloatArray, level: float) -> FloatArray:
+def at_level(sound: FloatArray, level: float) -> FloatArray:
     """``sound`` with this RMS over the parts that are not silent."""
     loud = sound[np.abs(sound) > 1e-3]
     rms = float(np.sqrt(np.mean(np.square(loud)))) if len(loud) else 0.0

@@ -18,7 +18,6 @@ BUNDLE is another bundle with this detector in the place of its own.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 import zipfile
@@ -33,15 +32,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers.audio_utils import mel_filter_bank
 
+from export.card import with_vocals
 from export.checkpoint import read_checkpoint
-from export.detector import WINDOW_SAMPLES, Windows, collate
-from export.to_onnx import (
-    BATCH_TOLERANCE,
-    TORCH_TOLERANCE,
-    check_parity,
-    export_graph,
-    round_weights,
-)
+from export.detector import Windows, collate
 from livi_index.audio import SAMPLE_RATE
 from livi_index.models import CARD, find_model
 
@@ -51,7 +44,6 @@ N_FEATURES, N_TAGS = 200, 50
 LOUDNESS = 10_000.0  # by which power is multiplied before its logarithm
 EPSILON = 1e-3  # of TensorFlow's normalisation
 MODEL = "musicnn/MTT_musicnn/"
-VOCALS = "vocals.onnx"
 WINDOWS = 9600  # that the linear layer is trained on
 EPOCHS = 40
 
@@ -191,7 +183,7 @@ def hear(
     features, targets = [], []
     for batch, wanted in loader:
         features.append(network(batch))
-        targets.append(wanted)
+        targets.append(wanted[:, 0])
         if sum(map(len, targets)) >= n_windows:
             break
     return torch.cat(features), torch.cat(targets)
@@ -217,15 +209,8 @@ def teach(vocals: Vocals, features: Tensor, targets: Tensor, epochs: int = EPOCH
 def write_bundle(out: Path, like: Path, vocals: Vocals, windows: Tensor) -> None:
     """A copy of a bundle with another detector, which answers as its torch module does."""
     shutil.copytree(like, out)
-    round_weights(vocals)
-    export_graph(vocals, windows[:2], ("samples", "vocalness"), out / VOCALS)
-    parity = check_parity(vocals, windows, out / VOCALS)
-    if parity["torch"] > TORCH_TOLERANCE or parity["batch"] > BATCH_TOLERANCE:
-        raise RuntimeError(f"not on par with torch: {parity}")
     card = json.loads((out / CARD).read_bytes())
-    data = (out / VOCALS).read_bytes()
-    card["files"][VOCALS] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    card["vocals"] = {"file": VOCALS, "window_s": WINDOW_SAMPLES / SAMPLE_RATE}
+    card = with_vocals(out, card, vocals, windows, tells_speech=False)
     card["name"] += "-musicnn"
     card["licence"] += "; detector: ISC (MusiCNN, Music Technology Group, UPF)"
     (out / CARD).write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")

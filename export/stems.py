@@ -1,7 +1,8 @@
 """Sung training clips without accompaniment: ten seconds of voice each, and the words in it.
 
     python -m export.stems OUT --poems poems.jsonl.gz --clips 12000 --seed 1
-    python -m export.stems OUT --readings READINGS --clips 2400 --seed 1
+    python -m export.stems OUT --readings DATA --clips 2400 --seed 1
+    python -m export.stems OUT --poems poems.jsonl.gz --spoken --clips 1200 --seed 1
 
 Voice and backing stay apart, so training mixes them anew at every step. A shard is three files,
 ``000007.npy`` (N, 160000) int16 at 16 kHz, ``000007.phones`` (N, 250) int8, what is sounding 25
@@ -11,8 +12,9 @@ can be stopped and started again; it makes what is missing.
 
 Lines are spoken once and sung several times: other melody, key, tempo, vocal tract and company.
 ``--readings`` takes people who read aloud instead (real throats), half of them as they read, half
-sung on a melody over the syllables that their loudness shows; their words are not written down, so
-such clips teach a vocal detector and no reader.
+sung on a melody over the syllables that their loudness shows; ``--spoken`` the synthetic voices,
+but speaking. Their words are not written down, so such clips teach a vocal detector and no reader:
+their text says whether they are plain speech.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalogs.poems import Poem, load_poems, plain, training_poems
+from catalogs.readings import readings
 from catalogs.voices import (
     SAMPLE_RATE,
     TRAIN_VOICES,
@@ -34,6 +37,7 @@ from catalogs.voices import (
     Voice,
     available,
     phones_sung,
+    say,
     sing,
     speak_lines,
     take_apart_recording,
@@ -46,6 +50,8 @@ CLIP_SAMPLES = int(CLIP_S * SAMPLE_RATE)
 PHONE_RATE = 25
 CLIP_PHONES = int(CLIP_S * PHONE_RATE)
 CLIPS_PER_SHARD = 120
+PLAIN_SPEECH = "(speech)"  # for a text: somebody speaks, nobody sings
+UNWRITTEN = "(words)"  # for a text: sung words that nobody wrote down
 _TAKES = 3  # times that a spoken line is sung
 _SCALES = np.array([[0, 2, 4, 5, 7, 9, 11], [0, 2, 3, 5, 7, 8, 10]])
 
@@ -212,31 +218,60 @@ def _melody(n: int, style: _Style, rng: np.random.Generator) -> npt.NDArray[np.f
     return np.asarray(style.tonic_hz * 2.0 ** (semitones / 12))
 
 
-def make_reading_shard(readings: list[Path], seed: int, number: int) -> list[Clip]:
-    """One shard of real voices, read or sung; the words are given as "voice"."""
+def make_reading_shard(recordings: list[Path], seed: int, number: int) -> list[Clip]:
+    """One shard of real voices, read or sung."""
     rng = np.random.default_rng([seed, number])
-    nothing = np.full(CLIP_PHONES, UNKNOWN, dtype=np.int8)
     clips: list[Clip] = []
     while len(clips) < CLIPS_PER_SHARD:
-        path = readings[rng.integers(len(readings))]
+        path = recordings[rng.integers(len(recordings))]
         speech = load_audio(path)
         for _ in range(6):
             at = int(rng.integers(max(1, len(speech) - CLIP_SAMPLES)))
             read = speech[at : at + CLIP_SAMPLES]
             voice = Voice("recording", path.stem)
             if rng.random() < 0.5:
-                padded = np.pad(read, (0, CLIP_SAMPLES - len(read)))
-                clips.append(Clip(padded, "voice", voice, nothing))
+                clips.append(_unwritten(read, PLAIN_SPEECH, voice))
             else:
                 pieces = [
                     take_apart_recording(read[i : i + 2 * SAMPLE_RATE], voice)
                     for i in range(0, len(read) - SAMPLE_RATE, 2 * SAMPLE_RATE)
                 ]
                 clips += [
-                    Clip(clip.samples, "voice", voice, nothing)
+                    _unwritten(clip.samples, UNWRITTEN, voice)
                     for clip in _take([p for p in pieces if p], voice, rng)
                 ]
     return clips[:CLIPS_PER_SHARD]
+
+
+def make_spoken_shard(poems: list[Poem], voices: list[Voice], seed: int, number: int) -> list[Clip]:
+    """One shard of synthetic voices that speak, a little faster or slower than they do."""
+    rng = np.random.default_rng([seed, number])
+    clips: list[Clip] = []
+    while len(clips) < CLIPS_PER_SHARD:
+        voice = voices[rng.integers(len(voices))]
+        lines = poems[rng.integers(len(poems))].lines
+        first = int(rng.integers(max(1, len(lines) - 8)))
+        try:
+            said = say(voice, [plain(line) for line in lines[first : first + 16] if plain(line)])
+        except RuntimeError:  # an engine that cannot say one of these lines: take another poem
+            continue
+        pauses = [np.zeros(int(rng.uniform(0.1, 0.7) * SAMPLE_RATE), np.float32) for _ in said]
+        parts = [part for pair in zip(said, pauses, strict=True) for part in pair]
+        speech = _stretched(np.concatenate([*parts, pauses[0]]), float(rng.uniform(0.87, 1.15)))
+        for at in range(0, len(speech) - CLIP_SAMPLES // 2, CLIP_SAMPLES):
+            clips.append(_unwritten(speech[at : at + CLIP_SAMPLES], PLAIN_SPEECH, voice))
+    return clips[:CLIPS_PER_SHARD]
+
+
+def _stretched(samples: npt.NDArray[np.float32], factor: float) -> npt.NDArray[np.float32]:
+    """Longer by ``factor``, and lower, as a tape that runs slower."""
+    at = np.arange(int(len(samples) * factor)) / factor
+    return np.interp(at, np.arange(len(samples)), samples).astype(np.float32)
+
+
+def _unwritten(samples: npt.NDArray[np.float32], text: str, voice: Voice) -> Clip:
+    padded = np.pad(samples, (0, CLIP_SAMPLES - len(samples)))
+    return Clip(padded, text, voice, np.full(CLIP_PHONES, UNKNOWN, dtype=np.int8))
 
 
 def write_shard(folder: Path, number: int, clips: list[Clip]) -> None:
@@ -256,7 +291,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     words = parser.add_mutually_exclusive_group(required=True)
     words.add_argument("--poems", type=Path)
-    words.add_argument("--readings", type=Path)
+    words.add_argument("--readings", type=Path, help="the data folder that has readings/")
+    parser.add_argument("--spoken", action="store_true", help="poems are spoken, not sung")
     parser.add_argument("--clips", type=int, default=12_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first shard")
     parser.add_argument("--seed", type=int, default=1)
@@ -264,9 +300,10 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.poems:
         poems = [p for p in training_poems(load_poems(arguments.poems)) if len(p.lines) >= 4]
-        make = functools.partial(make_shard, poems, training_voices())
+        shard = make_spoken_shard if arguments.spoken else make_shard
+        make = functools.partial(shard, poems, training_voices())
     else:
-        make = functools.partial(make_reading_shard, sorted(arguments.readings.glob("*.opus")))
+        make = functools.partial(make_reading_shard, readings(arguments.readings, "train"))
     shards = -(-arguments.clips // CLIPS_PER_SHARD)
     for number in range(arguments.first, arguments.first + shards):
         if not (arguments.out / f"{number:06d}.json").exists():

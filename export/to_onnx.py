@@ -42,7 +42,7 @@ from export.train import load_reader
 from livi_index.audio import load_audio
 
 WINDOW_S = 30.0
-ALIGNMENT = "alignment.json"
+ALIGNMENT, VOCALS = "alignment.json", "vocals.onnx"
 MAX_CHARACTERS = 2000
 # 1 − cosine, or the share of other phones. Where two phones nearly tie, 8 bits may choose the other
 # one; a batch changes no sum but where the last bit of one decides a tie.
@@ -87,7 +87,7 @@ class TextGraph(nn.Module):
 
 
 class VocalsGraph(nn.Module):
-    """(B, 48000) samples → (B,) probability of singing."""
+    """(B, 48000) samples → (B, 2) probabilities of a voice, and of its speaking, if it is one."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -226,7 +226,8 @@ def round_weights(graph: nn.Module) -> None:
 
 
 def check_parity(graph: nn.Module, inputs: Tensor, path: Path) -> dict[str, float]:
-    """Largest distances (1 − cosine) from torch, and between a row alone and in its batch."""
+    """Largest distances from torch, and between a row alone and in its batch: 1 − cosine of
+    vectors, differences of probabilities, the share of phones that are others."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     batch = session.run(None, {name: inputs.numpy()})[0]
@@ -235,14 +236,17 @@ def check_parity(graph: nn.Module, inputs: Tensor, path: Path) -> dict[str, floa
     )
     with torch.no_grad():
         expected = graph(inputs).numpy()
-    return {"torch": _distance(batch, expected), "batch": _distance(batch, alone)}
+    distance = _largest if path.name == VOCALS else _distance
+    return {"torch": distance(batch, expected), "batch": distance(batch, alone)}
+
+
+def _largest(these: np.ndarray, those: np.ndarray) -> float:
+    return float(np.abs(these - those).max())
 
 
 def _distance(these: np.ndarray, those: np.ndarray) -> float:
     if these.dtype == np.int64:  # phones
         return float((these % DOUBT != those % DOUBT).mean())
-    if these.ndim == 1:  # probabilities
-        return float(np.abs(these - those).max())
     return float(max(0.0, (1 - np.sum(these * those, axis=1)).max()))
 
 
@@ -277,7 +281,7 @@ def build_bundle(
         ("reader.onnx", ReaderGraph(reader), clips, ("samples", "phones")),
         ("sound.onnx", SoundGraph(space), phones, ("phones", "embedding")),
         ("text.onnx", TextGraph(space), texts, ("characters", "embedding")),
-        ("vocals.onnx", VocalsGraph(detector), vocals, ("samples", "vocalness")),
+        (VOCALS, VocalsGraph(detector), vocals, ("samples", "vocalness")),
     ):
         round_weights(graph.eval())
         export_graph(graph, example[:2], names, out / file)
@@ -294,9 +298,9 @@ def build_bundle(
 
 def card_of(out: Path, space: LexicalSpace, written: dict[str, Any]) -> dict[str, Any]:
     """The card: what is ``written`` by hand and what follows from the files."""
-    files = ("reader.onnx", "sound.onnx", "text.onnx", "vocals.onnx", ALIGNMENT)
+    files = ("reader.onnx", "sound.onnx", "text.onnx", VOCALS, ALIGNMENT)
     digests = {f: hashlib.sha256((out / f).read_bytes()).hexdigest() for f in files}
-    identity = hashlib.sha256("".join(digests[f] for f in files[:3]).encode()).hexdigest()
+    identity = hashlib.sha256("".join(digests[f] for f in files[:4]).encode()).hexdigest()
     lyrics = {
         "name": "lyrics",
         "encoder": "sound.onnx",
@@ -315,7 +319,11 @@ def card_of(out: Path, space: LexicalSpace, written: dict[str, Any]) -> dict[str
         "model_id": identity,
         "sample_rate": SAMPLE_RATE,
         "files": {f: {"sha256": digests[f], "size": (out / f).stat().st_size} for f in files},
-        "vocals": {"file": "vocals.onnx", "window_s": WINDOW_SAMPLES / SAMPLE_RATE},
+        "vocals": {
+            "file": VOCALS,
+            "window_s": WINDOW_SAMPLES / SAMPLE_RATE,
+            "tells_speech": True,
+        },
         "spaces": [lyrics],
     } | written
 

@@ -27,13 +27,13 @@ from livi_index.records import Analysis
 from livi_index.vocals import (
     Segment,
     SegmentOptions,
+    Voices,
     counted,
     cut,
     cut_batches,
     over_all,
     segments,
     transcribed,
-    vocalness,
 )
 
 Other = TypeVar("Other")
@@ -51,6 +51,10 @@ class Analysed:
     @property
     def truncated(self) -> bool:
         return any(analysis.truncated for analysis in self.analyses)
+
+    @property
+    def spoken(self) -> bool:
+        return any(analysis.spoken for analysis in self.analyses)
 
 
 class Analyst:
@@ -81,13 +85,12 @@ class Analyst:
                 yield Analysed(item.job, item.audio.duration_s, done)
                 continue
             with self._clock.time("vocals"):
-                probabilities = self._models.detector.probabilities(item.audio.samples)
-            pieces = segments(probabilities, item.audio.duration_s, self._options)
+                voices = self._models.detector.voices(item.audio.samples)
+            pieces = segments(voices.singing, item.audio.duration_s, self._options)
             if pieces:
-                vocal = vocalness(probabilities)
-                waiting.append(_Sung(item, done, vocal, pieces, self._models.singing.dim))
+                waiting.append(_Sung(item, done, voices, pieces, self._models.singing.dim))
             else:
-                yield self._instrumental(item, done, vocalness(probabilities))
+                yield self._instrumental(item, done, voices)
             del item
             while waiting and sum(sung.n_left for sung in waiting) >= self._models.encoder.batch:
                 yield from self._encode(waiting)
@@ -96,7 +99,7 @@ class Analyst:
 
     def _whole(self, track: Track, space: Space) -> Analysis:
         """What is kept of a track in a space that does not ask for singing."""
-        plain = self._nothing(track, space.name, 0.0)
+        plain = self._nothing(track, space.name)
         pieces = over_all(track.audio.samples, space.window_s, space.hop_s)
         if not pieces:
             return plain
@@ -141,10 +144,10 @@ class Analyst:
         transcript = transcribed(sung.guesses, sung.pieces, self._models.encoder.clip_s)
         kept, counts = counted(sung.pieces, transcript, self._options)
         if len(kept) == 0:
-            return self._instrumental(sung.track, sung.done, sung.vocalness)
+            return self._instrumental(sung.track, sung.done, sung.voices)
         pieces = [sung.pieces[row] for row in kept]
         analysis = replace(
-            self._nothing(sung.track, self._models.singing.name, sung.vocalness),
+            self._nothing(sung.track, self._models.singing.name, sung.voices),
             sung=True,
             vector=pool(sung.vectors[kept], counts),
             start_s=[piece.start_s for piece in pieces],
@@ -156,17 +159,18 @@ class Analyst:
         )
         return Analysed(sung.track.job, sung.track.audio.duration_s, (analysis, *sung.done))
 
-    def _instrumental(self, track: Track, done: tuple[Analysis, ...], vocalness: float) -> Analysed:
-        analysis = self._nothing(track, self._models.singing.name, vocalness)
+    def _instrumental(self, track: Track, done: tuple[Analysis, ...], voices: Voices) -> Analysed:
+        analysis = self._nothing(track, self._models.singing.name, voices)
         return Analysed(track.job, track.audio.duration_s, (analysis, *done), instrumental=True)
 
-    def _nothing(self, track: Track, space: str, track_vocalness: float) -> Analysis:
+    def _nothing(self, track: Track, space: str, voices: Voices | None = None) -> Analysis:
         """What is kept of a track in which a space found nothing to compare."""
         return Analysis(
             recording_id=track.job.recording_id,
             model_id=self._bundle.card.model_id,
             space=space,
-            track_vocalness=track_vocalness,
+            track_vocalness=voices.vocalness if voices else 0.0,
+            speech=voices.spoken if voices else None,
             sung=False,
             truncated=track.audio.truncated,
             decoder=track.audio.decoder,
@@ -180,13 +184,13 @@ class _Sung:
         self,
         track: Track,
         done: tuple[Analysis, ...],
-        vocalness: float,
+        voices: Voices,
         pieces: list[Segment],
         dim: int,
     ) -> None:
         self.track = track
         self.done = done  # in other spaces
-        self.vocalness = vocalness
+        self.voices = voices
         self.pieces = pieces
         self.vectors = np.zeros((len(pieces), dim), np.float32)
         self.guesses: list[npt.NDArray[np.uint16] | None] = []  # of some pieces each

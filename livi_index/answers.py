@@ -29,7 +29,8 @@ class QueryInfo:
     ``vocalness`` is None where nobody asked for singing, ``segments`` are those that were compared.
     ``distance`` is that of what is sung from what the model was trained on, None where that is not
     known; ``far``: hardly a recording of the training is as far; ``doubted``: none is, and words
-    alone make no hit likely.
+    alone make no hit likely. ``speech``: how much of the voice is plain speech, 0…1, None where the
+    model does not tell.
     """
 
     path: str | None
@@ -39,6 +40,7 @@ class QueryInfo:
     distance: float | None = None
     far: bool = False
     doubted: bool = False
+    speech: float | None = None
     truncated: bool = False
 
 

@@ -116,6 +116,7 @@ class BuildReport:
     generation: int | None  # that answers now; None where the library is still empty
     skipped: int  # files that are no audio, and whatever the walk left out
     truncated: int  # of those analysed: not heard to their end
+    spoken: int  # of those indexed: plain speech
     left: int  # files that the run did not come to before its time was up
     missing: int  # paths where nothing is any more, also of what was moved
     pruned: int  # recordings of which nothing is known any more
@@ -411,6 +412,7 @@ class _Run:
             generation=None,
             skipped=ledger.counts["skipped"] + plan.left_out.total(),
             truncated=ledger.truncated,
+            spoken=ledger.spoken,
             left=plan.size - ledger.n_done,
             missing=len(leaves.missing) + len(leaves.forgotten),
             pruned=pruned.recordings,

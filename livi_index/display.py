@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from livi_index.answers import Answer, Hit, Match, QueryInfo, WordsInfo
+from livi_index.records import SPOKEN
 from livi_index.text import safe as safe
 
 if TYPE_CHECKING:
@@ -202,6 +203,7 @@ def _report_lines(report: BuildReport) -> Iterator[str]:
     for name, n in (
         ("newly indexed", report.indexed),
         ("instrumental, so without words to find", report.instrumental),
+        ("of those indexed, plain speech", report.spoken),
         ("known before", report.reused),
         ("further copies of a recording", report.duplicates),
         ("newly failed", report.failed),
@@ -309,7 +311,8 @@ def _question(answer: Answer) -> str:
         return safe(" ".join(asked.passages), LONGEST_TAG)
     cut = ", its end not heard" if asked.truncated else ""
     vocal = "" if asked.vocalness is None else f", vocalness {asked.vocalness:.2f}"
-    return f"{asked.path}  ({clock(asked.duration_s)}{vocal}{cut})"
+    speech = ", plain speech" if (asked.speech or 0.0) >= SPOKEN else ""
+    return f"{asked.path}  ({clock(asked.duration_s)}{vocal}{speech}{cut})"
 
 
 def _places(hit: Hit) -> str:
@@ -350,6 +353,8 @@ def _status_lines(status: Status) -> Iterator[str]:
         yield f"folder        {folder}"
     yield f"recordings    {status.recordings:,} at {status.files:,} paths"
     yield f"  with words  {status.indexed:,}, in {status.segments:,} segments"
+    if status.spoken:
+        yield f"  spoken      {status.spoken:,} of these, as audiobooks and podcasts are"
     yield f"  without     {status.instrumental:,} (instrumental)"
     yield f"  cut short   {status.truncated:,}"
     for space, n in list(status.spaces.items())[1:]:

@@ -337,6 +337,12 @@ class Generation:
         with translated(path), self._catalog.cursor() as cursor:
             return cursor.execute(query, list(values)).fetchall()
 
+    @cached_property
+    def speech(self) -> str:
+        """How a query of the catalog names how much of a voice is speech; older ones lack it."""
+        columns = self.ask("SELECT column_name FROM duckdb_columns() WHERE table_name = 'analyses'")
+        return "speech" if ("speech",) in columns else "NULL::FLOAT"
+
     def _space(self, name: str) -> _Space:
         if name not in self._spaces:
             raise KeyError(f"no space {name!r} here; there are: {', '.join(self._spaces)}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,12 @@ from livi_index.vocals import (
     SHORTEST_S,
     Segment,
     SegmentOptions,
+    Voices,
     counted,
     cut_batches,
     over_all,
     segments,
     transcribed,
-    vocalness,
 )
 
 MAX_QUERY_S = 2 * 3600.0  # of a query's audio; more would need gigabytes
@@ -73,27 +73,30 @@ class Ear:
             for space in self._models.others
             if space.name in spaces and (found := self._whole(audio, space))
         }
-        vocal = None
+        voices = None
         silent = f"less than {SHORTEST_S:g} s can be heard in it, too little to compare it by"
         if self._models.singing.name in spaces:
-            vocal, found, silent = self._sung(audio)
+            voices, found, silent = self._sung(audio)
             heard |= {self._models.singing.name: found} if found else {}
         if not heard:
             raise NoSinging(f"{path or 'the query'}: {silent}")
-        return Query(query_info(path, audio.duration_s, vocal, audio.truncated, heard), heard)
+        info = query_info(path, audio.duration_s, heard, truncated=audio.truncated)
+        if voices:
+            info = replace(info, vocalness=voices.vocalness, speech=voices.spoken)
+        return Query(info, heard)
 
-    def _sung(self, audio: Audio) -> tuple[float, Heard | None, str]:
-        """Vocalness, what is sung, and why that may be nothing."""
-        probabilities = self._models.detector.probabilities(audio.samples)
-        vocal = vocalness(probabilities)
-        pieces = segments(probabilities, audio.duration_s, self.options)
+    def _sung(self, audio: Audio) -> tuple[Voices, Heard | None, str]:
+        """The voices in it, what they sing, and why that may be nothing."""
+        voices = self._models.detector.voices(audio.samples)
+        pieces = segments(voices.singing, audio.duration_s, self.options)
         if not pieces:
             least = self.options.min_vocalness
             why = (
-                f"too little singing to compare it by its words (vocalness {vocal:.2f}, at least"
-                f" {least:.2f} is needed); ask with a recording in which somebody sings"
+                "too little singing to compare it by its words (vocalness"
+                f" {voices.vocalness:.2f}, at least {least:.2f} is needed); ask with a"
+                " recording in which somebody sings"
             )
-            return vocal, None, why
+            return voices, None, why
         vectors, transcript = self._encoded(audio.samples, pieces)
         kept, counts = counted(pieces, transcript, self.options)
         if len(kept) == 0:
@@ -101,9 +104,9 @@ class Ear:
                 "no words can be heard in it, so there is nothing to compare it by; ask with a"
                 " recording in which somebody sings words"
             )
-            return vocal, None, why
+            return voices, None, why
         start_s, end_s = _times([pieces[row] for row in kept])
-        return vocal, Heard(vectors[kept], start_s, end_s, counts, transcript), ""
+        return voices, Heard(vectors[kept], start_s, end_s, counts, transcript), ""
 
     def _whole(self, audio: Audio, space: Space) -> Heard | None:
         pieces = over_all(audio.samples, space.window_s, space.hop_s)
@@ -134,15 +137,15 @@ class Ear:
 def query_info(
     path: str | None,
     duration_s: float,
-    vocal: float | None,
-    truncated: bool,
     heard: dict[str, Heard],
+    *,
+    truncated: bool,
 ) -> QueryInfo:
     """What an answer says of a query; its ``segments`` are those of the first space."""
     of = heard.get("lyrics") or next(iter(heard.values()))
     times = zip(of.start_s.tolist(), of.end_s.tolist(), strict=True)
     spans = tuple(Span(*pair) for pair in times)
-    return QueryInfo(path, duration_s, vocal, spans, truncated=truncated)
+    return QueryInfo(path, duration_s, None, spans, truncated=truncated)
 
 
 def as_audio(samples: NDArray[Any]) -> Audio:

@@ -41,6 +41,7 @@ class Ledger:
         self.counts: Counter[Outcome] = Counter(plan.counts)
         self.audio_seconds = 0.0
         self.truncated = 0
+        self.spoken = 0
         self.new_failures: list[NewFailure] = []  # the first ones
         self.n_done = 0
         self._planner = planner
@@ -122,6 +123,7 @@ class Ledger:
         self._analyses += item.analyses
         self.audio_seconds += item.duration_s
         self.truncated += item.truncated
+        self.spoken += item.spoken
 
     def _recover(self, job: Job) -> None:
         if job.row is None and self._planner.has_failed(job.file.path):

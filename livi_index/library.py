@@ -480,8 +480,8 @@ class Library:
     def _known(self, path: str | Path, number: int, space: str) -> Query | None:
         """The query as the library holds it, if it does in all spaces that are compared."""
         rows = self.generation.ask(
-            "SELECT a.space, r.duration_s, a.vocalness, a.truncated FROM recordings r"
-            " JOIN analyses a USING (recording_id) WHERE recording_id = ?",
+            f"SELECT a.space, r.duration_s, a.truncated, a.vocalness, {self.generation.speech}"
+            " FROM recordings r JOIN analyses a USING (recording_id) WHERE recording_id = ?",
             [number],
         )
         analysed = {row[0]: row[1:] for row in rows}
@@ -494,9 +494,11 @@ class Library:
             return None
         if not heard:
             return None  # to be told why, by what hears it
-        duration_s, _, truncated = analysed[parts[0]]
-        vocal = analysed[SPACE][1] if SPACE in analysed else None
-        return Query(query_info(os.fspath(path), duration_s, vocal, truncated, heard), heard)
+        duration_s, truncated, *_ = analysed[parts[0]]
+        info = query_info(os.fspath(path), duration_s, heard, truncated=truncated)
+        if SPACE in analysed:
+            info = replace(info, vocalness=analysed[SPACE][2], speech=analysed[SPACE][3])
+        return Query(info, heard)
 
     @property
     def _processors(self) -> int:

@@ -57,10 +57,15 @@ class BundleFile:
 
 @dataclass(frozen=True)
 class VocalsSpec:
-    """The detector: its graph, and the seconds of audio it judges at once."""
+    """The detector: its graph, and the seconds of audio it judges at once.
+
+    The graph answers (B,) with the probability that somebody sings, or (B, 2) where it
+    ``tells_speech``: that there is a voice, and that the voice speaks, if there is one.
+    """
 
     file: str
     window_s: float
+    tells_speech: bool = False
 
 
 @dataclass(frozen=True)
@@ -443,7 +448,7 @@ def _build(cls: type[T], data: Mapping[str, Any], where: str, **parts: Any) -> T
     if missing := sorted(needed - set(data)):
         raise BadModel(f"{where} lacks: {', '.join(missing)}")
     plain: dict[str, type | tuple[type, ...]]
-    plain = {"int": int, "float": (int, float), "str": str}
+    plain = {"int": int, "float": (int, float), "str": str, "bool": bool}
     for name, value in data.items():
         if not isinstance(value, plain.get(str(known[name].type), object)):
             raise BadModel(f"{where} has a field of the wrong kind: {name} is {value!r}")

@@ -49,7 +49,7 @@ from livi_index.generations import (
     name_current,
     remember,
 )
-from livi_index.records import IntArray, VectorChunk
+from livi_index.records import SPOKEN, IntArray, VectorChunk
 from livi_index.shards import SHARD_SIZE, ShardedIndex
 from livi_index.store import Store
 from livi_index.transcripts import PHONE_DTYPE, Transcript
@@ -370,6 +370,7 @@ def _counts(catalog: Path) -> dict[str, int]:
         "indexed": "SELECT count(DISTINCT recording_id) FROM analyses WHERE sung",
         "instrumental": "SELECT count(*) FROM recordings ANTI JOIN (SELECT recording_id FROM"
         " analyses WHERE sung) USING (recording_id) SEMI JOIN analyses USING (recording_id)",
+        "spoken": f"SELECT count(*) FROM analyses WHERE sung AND speech >= {SPOKEN}",
         "truncated": "SELECT count(DISTINCT recording_id) FROM analyses WHERE truncated",
         "segments": "SELECT coalesce(sum(n_segments), 0)::BIGINT FROM analyses WHERE sung",
         "failures": "SELECT count(*) FROM failures",

@@ -20,6 +20,8 @@ from livi_index.transcripts import Transcript
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int64]
 
+SPOKEN = 0.5  # of the voice in a recording, from which it is plain speech
+
 # A segment as readers get it; sorted by segment_id, which also groups it by recording.
 SEGMENT_DTYPE = np.dtype(
     [
@@ -77,7 +79,8 @@ class Analysis:
     ``start_s``, ``end_s``, ``vocalness``, ``weight`` are (n,), ``vectors`` (n, D) unit, and
     ``vector`` (D,) is the unit vector of the whole. In a space of what is sung an instrumental has
     none of them; in another one, which nobody asked for singing, nothing is ``sung``. What was read
-    on the way is ``transcript``, if the model reads.
+    on the way is ``transcript``, if the model reads; ``speech`` is how much of the voice is plain
+    speech, 0…1, if the model tells.
     """
 
     recording_id: int
@@ -94,6 +97,12 @@ class Analysis:
     weight: Sequence[float] | FloatArray = ()
     vectors: FloatArray | None = None
     transcript: Transcript | None = None
+    speech: float | None = None
+
+    @property
+    def spoken(self) -> bool:
+        """Whether there are words that somebody reads or talks instead of singing."""
+        return self.sung and (self.speech or 0.0) >= SPOKEN
 
 
 @dataclass(frozen=True)

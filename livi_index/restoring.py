@@ -104,17 +104,19 @@ def _batch(generation: Generation, ids: list[int]) -> Batch:
         FileRow(Path(os.fsdecode(path)), Path(os.fsdecode(root)), *rest)
         for path, root, *rest in rows(columns, "files")
     ]
-    analyses = rows(
-        "recording_id, model_id, space, vocalness, sung, truncated, decoder, n_segments", "analyses"
-    )
+    known = "recording_id, model_id, space, vocalness, sung, truncated, decoder, n_segments"
+    analyses = [
+        (replace(Analysis(*row), speech=speech), n_segments)
+        for *row, n_segments, speech in rows(f"{known}, {generation.speech}", "analyses")
+    ]
     return Batch(
         files=files,
         recordings=[
             Recording(*row) for row in rows("recording_id, content_hash, duration_s", "recordings")
         ],
         analyses=[
-            _with_vectors(generation, Analysis(*row)) if n_segments else Analysis(*row)
-            for *row, n_segments in analyses
+            _with_vectors(generation, plain) if n_segments else plain
+            for plain, n_segments in analyses
         ],
     )
 

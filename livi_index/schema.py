@@ -57,9 +57,14 @@ def _add_model_choice(connection: duckdb.DuckDBPyConnection) -> None:
     """)
 
 
+def _add_speech(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("ALTER TABLE analyses ADD COLUMN speech FLOAT")
+
+
 MIGRATIONS = (
     _create,
     _add_roots,
     _add_transcripts,
     _add_model_choice,
+    _add_speech,
 )  # the n-th, counted from 1, makes schema n; never change one, add one

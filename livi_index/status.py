@@ -48,6 +48,7 @@ class Status:
     recordings: int
     indexed: int
     instrumental: int
+    spoken: int  # of those indexed: plain speech, as audiobooks and podcasts are
     truncated: int
     segments: int
     spaces: Mapping[str, int]  # recordings that can be found in each
@@ -91,6 +92,7 @@ def read_status(library: str | Path | None = None) -> Status:
             generation=generation.id,
             published_at=manifest.created_at,
             **{name: generation.counts[name] for name in names},
+            spoken=generation.counts.get("spoken", 0),  # older versions did not count them
             spaces={space.name: space.recordings for space in manifest.spaces},
             lacking=_lacking(place, manifest),
             failures=dict(by_code),

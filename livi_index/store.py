@@ -524,7 +524,7 @@ def _analysis_row(analysis: Analysis, n_segments: int, version: int) -> tuple[An
     return (
         analysis.recording_id, analysis.model_id, analysis.space, version,
         float(analysis.track_vocalness), bool(analysis.sung), bool(analysis.truncated),
-        analysis.decoder, n_segments, vector, transcript,
+        analysis.decoder, n_segments, vector, transcript, analysis.speech,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What is published, as tables for other programs: Parquet or CSV.
 
-    recordings          one row a recording: id, hash, duration, tags, vocalness, one of its paths
+    recordings          one row a recording: id, hash, duration, tags, vocalness, how much of the
+                        voice is plain speech, one of its paths
     files               one row a path
     recording_vectors   one row a recording with words: id and its unit vector, in parts
     segment_vectors     one row a segment: id, recording, times, vocalness, weight, unit vector
@@ -40,7 +41,7 @@ _TABLES = {
     "recordings": f"""
         SELECT {_ID}, hex(content_hash) AS content_hash, recordings.duration_s,
             display AS path,
-            path AS path_bytes, n_paths, {_TAGS}, space, vocalness, sung,
+            path AS path_bytes, n_paths, {_TAGS}, space, vocalness, {{speech}} AS speech, sung,
             analyses.truncated, n_segments
         FROM recordings
         JOIN analyses USING (recording_id)
@@ -96,7 +97,10 @@ def export_tables(
         target.mkdir(parents=True, exist_ok=True)
         writer = _Csv(target, generation) if format == "csv" else _Parquet(target, generation)
         with contextlib.closing(writer):
-            files = [writer.table(name) for name in _TABLES]
+            files = [
+                writer.table(name, query.format(speech=generation.speech))
+                for name, query in _TABLES.items()
+            ]
             for space in generation.spaces if vectors else ():
                 files += _vectors(writer, generation, space)
         return Tables(os.fspath(place), generation.id, tuple(files))
@@ -138,8 +142,8 @@ class _Parquet:
     def close(self) -> None:
         self._connection.close()
 
-    def table(self, name: str) -> Written:
-        return self._copy(name, _TABLES[name])
+    def table(self, name: str, query: str) -> Written:
+        return self._copy(name, query)
 
     def vectors(
         self, name: str, columns: dict[str, NDArray[Any]], vectors: NDArray[np.float32]
@@ -169,8 +173,8 @@ class _Csv:
     def close(self) -> None:
         """Nothing is open between two files."""
 
-    def table(self, name: str) -> Written:
-        query = f"SELECT * EXCLUDE (path_bytes) FROM ({_TABLES[name]})"
+    def table(self, name: str, query: str) -> Written:
+        query = f"SELECT * EXCLUDE (path_bytes) FROM ({query})"
         header = [row[0] for row in self._generation.ask(f"DESCRIBE {query}")]
         return self._write(name, header, self._generation.ask(query))
 

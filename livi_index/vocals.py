@@ -33,6 +33,30 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True, eq=False)
+class Voices:
+    """What a detector hears in the n windows of a recording.
+
+    ``singing`` (n,) float32 in 0…1: how likely there is a voice; ``speech`` (n,): how likely it
+    speaks rather than sings, should there be one; None where the model does not tell.
+    """
+
+    singing: FloatArray
+    speech: FloatArray | None = None
+
+    @property
+    def vocalness(self) -> float:
+        return vocalness(self.singing)
+
+    @property
+    def spoken(self) -> float | None:
+        """How much of the voice is plain speech, 0…1; None where nobody tells, or no voice is."""
+        voiced = float(self.singing.sum(dtype=np.float64))
+        if self.speech is None or voiced == 0:
+            return None
+        return float((self.singing * self.speech).sum(dtype=np.float64)) / voiced
+
+
 @dataclass(frozen=True)
 class Segment:
     """A stretch of a recording that becomes one vector.
@@ -89,7 +113,7 @@ class SegmentOptions:
 
 
 class VocalDetector:
-    """The detector of a bundle, opened: samples → probability of singing per window.
+    """The detector of a bundle, opened: samples → what is heard in each window.
 
     Raises BadModel or MissingRuntime as ``Bundle.open`` does.
     """
@@ -100,23 +124,40 @@ class VocalDetector:
         spec = bundle.card.vocals
         self.window_s = spec.window_s
         self._window = round(spec.window_s * SAMPLE_RATE)
+        self._tells_speech = spec.tells_speech
         self._session = bundle.open(spec.file, threads=threads, device=device)
         self.provider = self._session.provider
 
-    def probabilities(self, samples: FloatArray) -> FloatArray:
-        """(T,) float32 mono 16 kHz → (ceil(T / window),) float32 in 0…1; the last is padded."""
+    def voices(self, samples: FloatArray) -> Voices:
+        """(T,) float32 mono 16 kHz → ceil(T / window) windows, the last one filled with zeros.
+
+        Raises BadModel where the graph answers with another number of values than its card says.
+        """
         assert samples.ndim == 1 and samples.dtype == np.float32
         n_full = len(samples) // self._window
         n_whole = n_full * self._window
-        parts = [np.zeros(0, np.float32)]
+        parts = [np.zeros((0, 1 + self._tells_speech), np.float32)]
         if n_full:
-            windows = samples[:n_whole].reshape(n_full, self._window)
-            parts.append(self._session.run(windows, BATCH_WINDOWS))
+            parts.append(self._run(samples[:n_whole].reshape(n_full, self._window)))
         if n_whole < len(samples):
             last = np.zeros((1, self._window), np.float32)
             last[0, : len(samples) - n_whole] = samples[n_whole:]
-            parts.append(self._session.run(last, BATCH_WINDOWS))
-        return np.concatenate(parts)
+            parts.append(self._run(last))
+        heard = np.concatenate(parts)
+        return Voices(heard[:, 0], heard[:, 1] if self._tells_speech else None)
+
+    def probabilities(self, samples: FloatArray) -> FloatArray:
+        """``voices``' probabilities of singing alone, (ceil(T / window),) float32 in 0…1."""
+        return self.voices(samples).singing
+
+    def _run(self, windows: FloatArray) -> FloatArray:
+        heard: FloatArray = self._session.run(windows, BATCH_WINDOWS)
+        if heard[0].size != 1 + self._tells_speech:
+            raise BadModel(
+                f"the vocal detector answers {heard[0].size} numbers a window, not what its card"
+                " says; reinstall the model"
+            )
+        return heard.reshape(len(windows), -1)
 
 
 def vocalness(probabilities: FloatArray) -> float:

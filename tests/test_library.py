@@ -262,7 +262,7 @@ def test_the_answer_as_json_has_the_published_shape(tmp_path: Path, songs: list[
     assert list(values) == ["schema", "query", "model", "library", "hits"]
     assert values["schema"] == 1 and values["model"] == "tiny"
     assert list(values["query"]) == [
-        *("path", "duration_s", "vocalness", "segments", "distance", "far", "doubted")
+        *("path", "duration_s", "vocalness", "segments", "distance", "far", "doubted", "speech")
     ]
     assert values["query"]["segments"][0] == {"start_s": 0.0, "end_s": 30.0}
     assert values["library"] == {"path": str(library_dir), "generation": 1, "recordings": 3}

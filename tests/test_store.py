@@ -180,6 +180,7 @@ def test_a_database_from_before_transcripts_is_taken_over(tmp_path: Path) -> Non
     with Store(tmp_path) as store:
         state = store.commit(batch(1, 2))
     with duckdb.connect(str(tmp_path / "library.duckdb")) as connection:
+        connection.execute("ALTER TABLE analyses DROP COLUMN speech")
         connection.execute("ALTER TABLE analyses DROP COLUMN transcript")
         connection.execute("ALTER TABLE changes DROP COLUMN model_id")
         connection.execute("DROP TABLE model_choice")

@@ -16,6 +16,7 @@ from livi_index.vocals import (
     Segment,
     SegmentOptions,
     VocalDetector,
+    Voices,
     counted,
     cut,
     cut_batches,
@@ -220,6 +221,31 @@ def test_windows_are_cut_where_the_segments_say() -> None:
     assert not cuts[1, int(24.5 * 16_000) :].any()
     assert cut(samples, [], 30.0).shape == (0, 480_000)
     np.testing.assert_array_equal(np.concatenate(list(cut_batches(samples, pieces, 30.0, 1))), cuts)
+
+
+def test_how_much_of_the_voice_is_speech() -> None:
+    sung = np.array([1.0, 0.5, 0.0], np.float32)
+    voices = Voices(sung, np.array([1.0, 0.0, 1.0], np.float32))
+    assert voices.vocalness == pytest.approx(0.5) and voices.spoken == pytest.approx(1 / 1.5)
+    assert Voices(sung).spoken is None
+    assert Voices(np.zeros(2, np.float32), np.ones(2, np.float32)).spoken is None
+    assert Voices(sung[:0], sung[:0]).spoken is None
+
+
+def test_a_model_that_tells_no_speech_says_so(tmp_path: Path) -> None:
+    loud = np.random.default_rng(0).normal(0, 0.1, 16_000 * 4).astype(np.float32)
+    voices = VocalDetector(open_bundle(TINY), threads=1).voices(loud)
+    assert voices.speech is None and len(voices.singing) == 2
+    folder = shutil.copytree(TINY, tmp_path / "bundle")
+    card = json.loads((folder / "card.json").read_text())
+    card["vocals"]["tells_speech"] = True
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(BadModel, match="answers 1 numbers a window"):
+        VocalDetector(open_bundle(folder), threads=1).voices(loud)
+    card["vocals"]["tells_speech"] = "yes"
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(BadModel, match="tells_speech"):
+        open_bundle(folder)
 
 
 def test_the_detector_hears_windows_one_by_one() -> None:

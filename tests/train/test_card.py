@@ -6,9 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import audio_files
 import pytest
 
-from livi_index.models import extends, open_bundle, verify
+torch = pytest.importorskip("torch")
+
+from export.detector import Detector  # noqa: E402
+from livi_index.audio import load_audio  # noqa: E402
+from livi_index.models import extends, open_bundle, verify  # noqa: E402
+from livi_index.vocals import VocalDetector  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 READER = ROOT / "tests" / "data" / "tiny-reader"
@@ -65,6 +71,26 @@ def test_other_words_leave_the_files_alone(bundle):
     assert (card.version, card.calibration["lyrics"].spread) == ("7", 3.0)
     assert (card.files, card.model_id) == (before.files, before.model_id)
     assert card.spaces == before.spaces
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_another_detector_makes_another_model(bundle, tmp_path):
+    before = open_bundle(bundle).card
+    torch.manual_seed(0)
+    detector = Detector().eval()
+    torch.save(detector.state_dict(), tmp_path / "detector.pt")
+    song = audio_files.write(tmp_path / "song.wav", audio_files.tones(33.0))
+    card = rewrite(bundle, WORDS, "--detector", tmp_path / "detector.pt", "--songs", song)
+    assert card.vocals.tells_speech and not before.vocals.tells_speech
+    assert card.model_id != before.model_id and card.spaces == before.spaces
+    assert card.measured["parity"]["vocals.onnx"]["torch"] < 1e-3
+    again = rewrite(bundle, WORDS, "--detector", tmp_path / "detector.pt", "--songs", song)
+    assert again.model_id == card.model_id
+    samples = load_audio(song)
+    voices = VocalDetector(open_bundle(bundle), threads=1).voices(samples)
+    with torch.no_grad():
+        told = torch.sigmoid(detector(torch.from_numpy(samples[:48_000][None])))[0]
+    assert (voices.singing[0], voices.speech[0]) == pytest.approx(told.tolist(), abs=2e-3)
 
 
 def test_a_second_space_is_an_edition_and_another_one_a_model(bundle):
