@@ -39,11 +39,11 @@ from benchmarks.results import (
     write_result,
 )
 from catalogs.readings import readings
+from livi_index.answers import SPOKEN
 from livi_index.audio import SAMPLE_RATE, load_audio
 from livi_index.build import BuildOptions, build
 from livi_index.library import SPACE, open_library
 from livi_index.models import Bundle, find_model
-from livi_index.records import SPOKEN
 from livi_index.vocals import SegmentOptions, VocalDetector, vocalness
 
 FIRST_MEASURING = "anthem-lbr"

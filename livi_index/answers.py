@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 SCHEMA = 1
+SPOKEN = 0.5  # of the voice in a recording, from which it is plain speech
 
 
 @dataclass(frozen=True)

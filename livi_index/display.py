@@ -18,8 +18,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from livi_index.answers import Answer, Hit, Match, QueryInfo, WordsInfo
-from livi_index.records import SPOKEN
+from livi_index.answers import SPOKEN, Answer, Hit, Match, QueryInfo, WordsInfo
 from livi_index.text import safe as safe
 
 if TYPE_CHECKING:

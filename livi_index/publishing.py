@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livi_index import vectors
+from livi_index.answers import SPOKEN
 from livi_index.database import PUBLISHED, open_catalog, translated, write_lock
 from livi_index.errors import BadInput, LibraryDamaged, LibraryNotFound
 from livi_index.generations import (
@@ -49,7 +50,7 @@ from livi_index.generations import (
     name_current,
     remember,
 )
-from livi_index.records import SPOKEN, IntArray, VectorChunk
+from livi_index.records import IntArray, VectorChunk
 from livi_index.shards import SHARD_SIZE, ShardedIndex
 from livi_index.store import Store
 from livi_index.transcripts import PHONE_DTYPE, Transcript

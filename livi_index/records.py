@@ -15,12 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from livi_index.answers import SPOKEN
 from livi_index.transcripts import Transcript
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int64]
-
-SPOKEN = 0.5  # of the voice in a recording, from which it is plain speech
 
 # A segment as readers get it; sorted by segment_id, which also groups it by recording.
 SEGMENT_DTYPE = np.dtype(

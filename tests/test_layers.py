@@ -49,7 +49,7 @@ NARROW = {
     "text": set(),
     "answers": set(),
     "transcripts": set(),
-    "records": {"transcripts"},
+    "records": {"transcripts", "answers"},
     "schema": set(),
     "settings": {"errors"},
     "groups": {

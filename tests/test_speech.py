@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from catalogs.readings import readings
+from livi_index.answers import SPOKEN
 from livi_index.audio import SAMPLE_RATE, decode
 from livi_index.generations import current
 from livi_index.models import open_bundle
 from livi_index.publishing import PublishedModel, Space, publish
-from livi_index.records import SPOKEN, Analysis, Batch, FileRow, Recording
+from livi_index.records import Analysis, Batch, FileRow, Recording
 from livi_index.status import read_status
 from livi_index.store import Store
 from livi_index.tables import export_tables
