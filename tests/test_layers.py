@@ -89,6 +89,7 @@ NARROW = {
     "install": {"errors", "models", "downloads"},
     "publishing": {
         "errors",
+        "answers",
         "transcripts",
         "records",
         "database",
