@@ -200,7 +200,8 @@ def test_query_json(built, music):
     for answer in answers:
         assert set(answer) == {"schema", "query", "model", "library", "hits"}
         assert set(answer["query"]) == {
-            *("path", "duration_s", "vocalness", "segments", "distance", "far", "doubted")
+            *("path", "duration_s", "vocalness", "segments", "distance", "far", "doubted"),
+            "speech",
         }
         assert set(answer["query"]["segments"][0]) == {"start_s", "end_s"}
         assert set(answer["library"]) == {"path", "generation", "recordings"}
