@@ -295,7 +295,8 @@ def projection(looks: Mapping[int, Any], name: str) -> dict[str, Any]:
     if n >= 10 * counts[0]:  # from less, growth cannot be told
         span = math.log10(n / counts[0])
         new = (high["build_cpu_s"] - low["build_cpu_s"]) / (n - counts[0])
-        growth = (new / (low["build_cpu_s"] / counts[0])) ** (1 / span)
+        # Lists are learned before the first look, which makes what comes after it look cheaper.
+        growth = max(1.0, (new / (low["build_cpu_s"] / counts[0])) ** (1 / span))
         per_vector_s = new * growth**tens
         told["build_cpu_h"] = per_vector_s * PROJECTED / 3600
         text.append(
