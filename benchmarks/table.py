@@ -186,7 +186,9 @@ def _scale(figures: Figures) -> str:
             f"{bars['p50_ms_at_recall']:.1f} ms ({bars['cpu_ms_at_recall']:.2f} ms of processor)"
         )
     else:
-        told += f"0.98 not reached{_other_graphs(figures)}"
+        told += "0.98 not reached"
+    if bars["fastest_other"] is None:
+        told += _other_graphs(figures)
     if bars["fastest_other"] is not None:
         told += f"; {bars['build_against_it']:.2f} × {bars['fastest_other']}"
     return f"{told} ({figures['count']:,} vectors)"

@@ -104,7 +104,7 @@ def test_every_sound_occurs_with_a_voice_and_without(folders: tuple[list[Path], 
     assert 0.7 < (sung[:, 0] > 0.5).float().mean() < 0.95
     # Both kinds of voices, and those of whom nobody can say which.
     share = [(sung[:, 1] == kind).float().mean() for kind in (0, 1)]
-    assert share[0] > 0.3 and share[1] > 0.1 and sung[:, 1].isnan().float().mean() > 0.1
+    assert share[0] > 0.3 and share[1] > 0.05 and sung[:, 1].isnan().float().mean() > 0.1
     # Windows that end in silence, as files do, with less of the voice than whole ones.
     ends = (windows[:, -200:] == 0).all(dim=1) & (windows != 0).any(dim=1)
     assert 0.02 < ends.float().mean() < 0.2
