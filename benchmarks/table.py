@@ -189,7 +189,7 @@ def _scale(figures: Figures) -> str:
         told += "0.98 not reached"
     if bars["fastest_other"] is None:
         told += _other_graphs(figures)
-    if bars["fastest_other"] is not None:
+    else:
         told += f"; {bars['build_against_it']:.2f} × {bars['fastest_other']}"
     return f"{told} ({figures['count']:,} vectors)"
 
