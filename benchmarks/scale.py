@@ -286,7 +286,7 @@ def projection(looks: Mapping[int, Any], name: str) -> dict[str, Any]:
     Bytes grow with the count. The time of one insertion and of one answer grows by a factor for
     each factor of ten in the count, taken from the first and the last look.
     """
-    counts = sorted(looks)
+    counts = sorted(n for n in looks if name in looks[n]["systems"])
     low, high = (looks[n]["systems"][name] for n in (counts[0], counts[-1]))
     n = counts[-1]
     tens = math.log10(PROJECTED / n)
