@@ -17,7 +17,7 @@ MEASURING_READERS = frozenset(
 
 
 def readings(data: Path, split: Split) -> list[Path]:
-    """The recordings of the readers of a split, in order; "dev" has none of its own."""
+    """The recordings of readers who measure ("test"), or of all others, in order."""
     rows = json.loads((data / "readings" / "readings.json").read_text(encoding="utf-8"))
     return sorted(
         data / "readings" / row["file"]

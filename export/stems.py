@@ -7,8 +7,9 @@
 Voice and backing stay apart, so training mixes them anew at every step. A shard is three files,
 ``000007.npy`` (N, 160000) int16 at 16 kHz, ``000007.phones`` (N, 250) int8, what is sounding 25
 times a second (a .npy by another name), and ``000007.json`` (N texts in the recogniser's letters,
-with the voice that sings them). A shard depends on the seed and its number alone, so the command
-can be stopped and started again; it makes what is missing.
+with the voice that sings them). What a shard holds depends on the seed and its number alone, but
+for the last bits of what some engines say, so the command can be stopped and started again; it
+makes what is missing.
 
 Lines are spoken once and sung several times: other melody, key, tempo, vocal tract and company.
 ``--readings`` takes people who read aloud instead (real throats), half of them as they read, half

@@ -338,7 +338,7 @@ class Generation:
             return cursor.execute(query, list(values)).fetchall()
 
     @cached_property
-    def speech(self) -> str:
+    def speech_column(self) -> str:
         """How a query of the catalog names how much of a voice is speech; older ones lack it."""
         columns = self.ask("SELECT column_name FROM duckdb_columns() WHERE table_name = 'analyses'")
         return "speech" if ("speech",) in columns else "NULL::FLOAT"

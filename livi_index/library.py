@@ -480,8 +480,9 @@ class Library:
     def _known(self, path: str | Path, number: int, space: str) -> Query | None:
         """The query as the library holds it, if it does in all spaces that are compared."""
         rows = self.generation.ask(
-            f"SELECT a.space, r.duration_s, a.truncated, a.vocalness, {self.generation.speech}"
-            " FROM recordings r JOIN analyses a USING (recording_id) WHERE recording_id = ?",
+            "SELECT a.space, r.duration_s, a.truncated, a.vocalness,"
+            f" {self.generation.speech_column} FROM recordings r"
+            " JOIN analyses a USING (recording_id) WHERE recording_id = ?",
             [number],
         )
         analysed = {row[0]: row[1:] for row in rows}

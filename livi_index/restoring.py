@@ -107,7 +107,7 @@ def _batch(generation: Generation, ids: list[int]) -> Batch:
     known = "recording_id, model_id, space, vocalness, sung, truncated, decoder, n_segments"
     analyses = [
         (replace(Analysis(*row), speech=speech), n_segments)
-        for *row, n_segments, speech in rows(f"{known}, {generation.speech}", "analyses")
+        for *row, n_segments, speech in rows(f"{known}, {generation.speech_column}", "analyses")
     ]
     return Batch(
         files=files,

@@ -98,7 +98,7 @@ def export_tables(
         writer = _Csv(target, generation) if format == "csv" else _Parquet(target, generation)
         with contextlib.closing(writer):
             files = [
-                writer.table(name, query.format(speech=generation.speech))
+                writer.table(name, query.format(speech=generation.speech_column))
                 for name, query in _TABLES.items()
             ]
             for space in generation.spaces if vectors else ():

@@ -98,7 +98,7 @@ def made(folder: Path, shares: list[float | None]) -> None:
 
 def shares_of(folder: Path) -> list[float | None]:
     with current(folder) as generation:
-        query = f"SELECT {generation.speech} FROM analyses ORDER BY recording_id"
+        query = f"SELECT {generation.speech_column} FROM analyses ORDER BY recording_id"
         return [row[0] for row in generation.ask(query)]
 
 
