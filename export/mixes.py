@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import scipy.fft
 
 from catalogs.backing import anthems
 from export.stems import CLIP_PHONES, CLIP_SAMPLES, SAMPLE_RATE
@@ -107,7 +108,7 @@ class MixOptions:
 
     instrumental: float = 0.12  # share without a voice
     bare: float = 0.12  # share without accompaniment
-    voice_db: tuple[float, float] = (-6.0, 9.0)  # voice over backing, uniform
+    voice_db: tuple[float, float] = (-9.0, 6.0)  # voice over backing, uniform
     room: float = 0.4  # share with reverberation on the voice
     equaliser: float = 0.6
     telephone: float = 0.2
@@ -141,26 +142,28 @@ class Mixer:
         return Mix(self._damage(mixed, rng), stem.text, voice, backing, stem.phones)
 
     def _colour(self, voice: FloatArray, rng: np.random.Generator) -> FloatArray:
-        spectrum = np.fft.rfft(voice, 2 * CLIP_SAMPLES)
+        spectrum = scipy.fft.rfft(voice, 2 * CLIP_SAMPLES)
         if rng.random() < self.options.equaliser:
             spectrum *= _tilt(len(spectrum), rng)
         if rng.random() < self.options.room:
-            spectrum *= np.fft.rfft(_room(rng), 2 * CLIP_SAMPLES)
-        return at_level(np.fft.irfft(spectrum)[:CLIP_SAMPLES].astype(np.float32), 0.1)
+            spectrum *= scipy.fft.rfft(_room(rng), 2 * CLIP_SAMPLES)
+        return at_level(scipy.fft.irfft(spectrum)[:CLIP_SAMPLES].astype(np.float32), 0.1)
 
     def _equalise(self, sound: FloatArray, rng: np.random.Generator) -> FloatArray:
         if rng.random() >= self.options.equaliser:
             return sound
-        spectrum = np.fft.rfft(sound)
-        return at_level(np.fft.irfft(spectrum * _tilt(len(spectrum), rng)).astype(np.float32), 0.1)
+        spectrum = scipy.fft.rfft(sound)
+        return at_level(
+            scipy.fft.irfft(spectrum * _tilt(len(spectrum), rng)).astype(np.float32), 0.1
+        )
 
     def _damage(self, mixed: FloatArray, rng: np.random.Generator) -> FloatArray:
         if rng.random() < self.options.telephone:
-            spectrum = np.fft.rfft(mixed)
+            spectrum = scipy.fft.rfft(mixed)
             frequency = np.linspace(0, SAMPLE_RATE / 2, len(spectrum))
             top, bottom = rng.uniform(3200, 7500), rng.uniform(20, 300)
             spectrum *= (frequency < top) * (frequency > bottom)
-            mixed = np.fft.irfft(spectrum).astype(np.float32)
+            mixed = scipy.fft.irfft(spectrum).astype(np.float32)
         if rng.random() < self.options.noise:
             hiss = rng.standard_normal(CLIP_SAMPLES, dtype=np.float32)
             mixed = mixed + hiss * np.float32(0.1 * 10 ** rng.uniform(-3.0, -0.9))

@@ -49,7 +49,8 @@ class ReaderOptions:
 
 
 class Frames(nn.Module):
-    """A convolution without edges as one product: (B, T, C) → (B, T', out)."""
+    """A convolution without edges, (B, T, C) → (B, T', out): one product where it is read, and a
+    convolution where it is trained, since the product's gradient costs twice as much."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int, *, bias: bool) -> None:
         super().__init__()
@@ -57,6 +58,16 @@ class Frames(nn.Module):
         self.product = nn.Linear(kernel * channels, out, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._convolved(x) if self.training else self._multiplied(x)
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        kernel = self.product.weight.unflatten(1, (self.kernel, -1)).transpose(1, 2)
+        # two dimensions of which one has length 1: this one is fast with channels last
+        x = x.transpose(1, 2)[:, :, None]
+        x = F.conv2d(x, kernel[:, :, None], self.product.bias, stride=(1, self.stride))
+        return x[:, :, 0].transpose(1, 2)
+
+    def _multiplied(self, x: Tensor) -> Tensor:
         batch, length, channels = x.shape
         count = (length - self.kernel) // self.stride + 1
         steps = -(-self.kernel // self.stride)
@@ -82,11 +93,16 @@ class Stem(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         x = torch.tanh(self.first(F.pad(samples, _EDGE)[:, :, None])).float()
-        # one group norm over the clip; written out, since it runs over time and channels
-        x = x - x.mean(dim=(1, 2), keepdim=True)
-        x = x * (x.square().mean(dim=(1, 2), keepdim=True) + 1e-5).rsqrt()
-        x = F.gelu(self.second(x * self.scale + self.shift))
+        x = F.gelu(self.second(self._normed(x) * self.scale + self.shift))
         return F.gelu(self.third(x))
+
+    def _normed(self, x: Tensor) -> Tensor:
+        """One group norm over the clip, time and channels together."""
+        if self.training:
+            return F.layer_norm(x, x.shape[1:])
+        # written out for the graph, where the function would take a scale for every moment
+        x = x - x.mean(dim=(1, 2), keepdim=True)
+        return x * (x.square().mean(dim=(1, 2), keepdim=True) + 1e-5).rsqrt()
 
 
 class _Attention(nn.Module):
@@ -103,7 +119,8 @@ class _Attention(nn.Module):
         pieces = self.into(x).reshape(batch, length, 3, self.heads, width // self.heads)
         q, k, v = pieces.permute(2, 0, 3, 1, 4).unbind(0)
         q, k = self._turned(q, turns), self._turned(k, turns)
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        # written out: in bfloat16 the fused function's gradient is slower
+        mixed = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)).softmax(dim=-1) @ v
         return self.out(mixed.transpose(1, 2).reshape(x.shape))
 
     def _turned(self, x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:

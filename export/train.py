@@ -1,10 +1,13 @@
-"""Train the reader on sung clips: one file, the loop in sight.
+r"""Train the reader on sung clips: one file, the loop in sight.
 
+    MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 \
     python -m export.train OUT --stems STEMS --backings BACKINGS --minutes 80
 
-Runs for a given time on the processors it is given, in bfloat16 where a product is large. The
-learning rate rises over the first steps and falls to zero at the end of the time. A checkpoint
-carries options, weights, optimiser, step and time spent; the same command goes on from it.
+The variables keep freed memory for the next step, a fifth of whose time otherwise goes to getting
+pages from the system (glibc). Runs for a given time on the processors it is given, in bfloat16
+where a product is large. The learning rate rises over the first steps and falls to zero at the end
+of the time. A checkpoint carries options, weights, optimiser, step and time spent; the same command
+goes on from it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,45 @@
+"""The reader is trained with other operations than it reads with; both compute the same."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from export.reader import CLIP_SAMPLES, GUESSES, Frames, Reader, ReaderOptions  # noqa: E402
+from export.train import ctc, moment_loss  # noqa: E402
+
+pytestmark = pytest.mark.train
+SMALL = ReaderOptions(
+    width=24, heads=2, feed_forward=32, rotated=8, blocks=3, fine_blocks=1, moments_after=2
+)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(127, 64), (7, 3), (3, 2), (4, 4), (2, 3)])
+def test_a_convolution_and_a_product_are_the_same(kernel: int, stride: int) -> None:
+    torch.manual_seed(0)
+    frames = Frames(5, 6, kernel, stride, bias=True)
+    x = torch.randn(2, 400, 5)
+    trained, read = frames.train()(x), frames.eval()(x)
+    assert trained.shape == read.shape == (2, (400 - kernel) // stride + 1, 6)
+    assert torch.allclose(trained, read, atol=1e-5)
+
+
+def test_what_is_trained_is_what_reads() -> None:
+    torch.manual_seed(0)
+    reader = Reader(SMALL)
+    with torch.no_grad():  # every part counts
+        for parameter in reader.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    clips = 0.1 * torch.randn(2, CLIP_SAMPLES)
+    phones = torch.randint(0, 40, (2, GUESSES // 4)).repeat_interleave(4, dim=1)
+    outputs, gradients = [], []
+    for mode in (True, False):
+        reader.train(mode).zero_grad()
+        end, half = reader.both(clips)
+        (ctc(end, phones) + moment_loss(half, phones)).backward()
+        outputs.append((end.detach(), half.detach()))
+        gradients.append(torch.cat([p.grad.flatten() for p in reader.parameters()]))
+    for trained, read in zip(*outputs, strict=True):
+        assert torch.allclose(trained, read, atol=1e-3)
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.9999
