@@ -55,7 +55,7 @@ from livi_index.vocals import SegmentOptions, VocalDetector, cut, segments
 DEMO = ROOT / "catalogs" / "demo"
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 POOLINGS = ("attention", "mean")
-LAMBDAS = (0.07, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+LAMBDAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 # What needs torch is imported inside functions only, its classes too.
 Shards: TypeAlias = Any
@@ -212,7 +212,8 @@ def thresholds(options: Namespace, bundle: Bundle) -> dict[str, Any]:
     sung = np.array([entry.kind == "sung" for entry in entries])
     vocal = np.array([known.get(number, 0.0) for number in numbers])
     rows = {}
-    for least in LAMBDAS:
+    ours = bundle.card.segments.min_vocalness
+    for least in sorted({ours, *LAMBDAS}):
         loud = [place for place, i in enumerate(kept) if vocal[i] >= least]
         rows[str(least)] = _threshold(
             [entries[kept[place]] for place in loud], vectors[loud], int(sung.sum())
@@ -220,7 +221,7 @@ def thresholds(options: Namespace, bundle: Bundle) -> dict[str, Any]:
             "sung_kept": float(np.mean(vocal[sung] >= least)),
             "others_set_aside": float(np.mean(vocal[~sung] < least)),
         }
-    return {"model": model_facts(bundle), "recordings": len(entries), "rows": rows}
+    return {"model": model_facts(bundle), "recordings": len(entries), "ours": ours, "rows": rows}
 
 
 def _threshold(entries: Sequence[Any], vectors: FloatArray, n_sung: int) -> dict[str, float]:
