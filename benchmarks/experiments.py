@@ -212,7 +212,7 @@ def thresholds(options: Namespace, bundle: Bundle) -> dict[str, Any]:
     sung = np.array([entry.kind == "sung" for entry in entries])
     vocal = np.array([known.get(number, 0.0) for number in numbers])
     rows = {}
-    ours = bundle.card.segments.min_vocalness
+    ours = SegmentOptions.from_bundle(bundle).min_vocalness
     for least in sorted({ours, *LAMBDAS}):
         loud = [place for place, i in enumerate(kept) if vocal[i] >= least]
         rows[str(least)] = _threshold(
