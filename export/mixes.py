@@ -108,7 +108,7 @@ class MixOptions:
 
     instrumental: float = 0.12  # share without a voice
     bare: float = 0.12  # share without accompaniment
-    voice_db: tuple[float, float] = (-9.0, 6.0)  # voice over backing, uniform
+    voice_db: tuple[float, float] = (-6.0, 9.0)  # voice over backing, uniform
     room: float = 0.4  # share with reverberation on the voice
     equaliser: float = 0.6
     telephone: float = 0.2
@@ -153,9 +153,8 @@ class Mixer:
         if rng.random() >= self.options.equaliser:
             return sound
         spectrum = scipy.fft.rfft(sound)
-        return at_level(
-            scipy.fft.irfft(spectrum * _tilt(len(spectrum), rng)).astype(np.float32), 0.1
-        )
+        spectrum *= _tilt(len(spectrum), rng)
+        return at_level(scipy.fft.irfft(spectrum).astype(np.float32), 0.1)
 
     def _damage(self, mixed: FloatArray, rng: np.random.Generator) -> FloatArray:
         if rng.random() < self.options.telephone:

@@ -96,19 +96,19 @@ def folders(tmp_path: Path) -> tuple[list[Path], Path]:
 def test_every_sound_occurs_with_a_voice_and_without(folders: tuple[list[Path], Path]) -> None:
     stems, band = folders
     draw = Draw([Stems(folder) for folder in stems], Backings(band))
-    windows, targets = collate([draw.row(np.random.default_rng(seed)) for seed in range(80)])
-    assert windows.shape == (480, 48_000) and targets.shape == (480, 2)
+    windows, targets = collate([draw.row(np.random.default_rng(seed)) for seed in range(240)])
+    assert windows.shape == (1440, 48_000) and targets.shape == (1440, 2)
     assert torch.isfinite(windows).all() and windows.abs().max() <= 1
     assert (targets[1::2, 0] == 0).all() and targets[1::2, 1].isnan().all()
     sung = targets[::2]
     assert 0.7 < (sung[:, 0] > 0.5).float().mean() < 0.95
     # Both kinds of voices, and those of whom nobody can say which.
     share = [(sung[:, 1] == kind).float().mean() for kind in (0, 1)]
-    assert share[0] > 0.3 and share[1] > 0.05 and sung[:, 1].isnan().float().mean() > 0.1
+    assert share[0] > 0.3 and share[1] > 0.1 and sung[:, 1].isnan().float().mean() > 0.1
     # Windows that end in silence, as files do, with less of the voice than whole ones.
     ends = (windows[:, -200:] == 0).all(dim=1) & (windows != 0).any(dim=1)
     assert 0.02 < ends.float().mean() < 0.2
-    again, _ = collate([draw.row(np.random.default_rng(seed)) for seed in range(80)])
+    again, _ = collate([draw.row(np.random.default_rng(seed)) for seed in range(240)])
     assert torch.equal(windows, again)
 
 
