@@ -119,7 +119,7 @@ def places(songs: Sequence[Song], bundle: Bundle, file: str) -> dict[str, Any]:
 
 def phone_errors(songs: Sequence[Song]) -> dict[str, Any]:
     """Edits by phones, over all lines of English songs together."""
-    from catalogs.voices import Voice, pronounce
+    from catalogs.engines import Voice, pronounce
     from export.phones import phone_number
 
     edits = phones = 0

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from catalogs.engines import Voice
 from catalogs.manifest import Row
 from catalogs.mixing import Codec, Room
 from catalogs.score import Change, Section, compose, seeded, tempo_limits
 from catalogs.sung import write_rows
-from catalogs.voices import Voice
 
 
 @dataclass(frozen=True)

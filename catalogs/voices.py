@@ -1,10 +1,10 @@
 """Synthetic voices that sing: a line is spoken, taken apart, and put together again on a melody.
 
-A speech synthesiser of the system (espeak-ng, flite, festival) speaks one line and tells when each
-phone begins. The speech is kept as a smooth spectral envelope and a degree of voicing every 5 ms.
-Singing is then a source and a filter: pulses at the pitch of the melody, with vibrato and glides,
-and noise where the speech had noise, through the envelope. Time is warped so that vowels carry the
-length of a note while consonants keep theirs.
+A synthesiser speaks one line, and it is known when each phone begins. The speech is kept as a
+smooth spectral envelope and a degree of voicing every 5 ms. Singing is then a source and a filter:
+pulses at the pitch of the melody, with vibrato and glides, and noise where the speech had noise,
+through the envelope. Time is warped so that vowels carry the length of a note while consonants keep
+theirs.
 
 Analyse once, sing many times: ``sing`` costs a few milliseconds a second of audio. All audio here
 is float32 mono at 16 kHz. The envelope is the "true envelope" (iterated cepstral smoothing, Röbel
@@ -13,51 +13,19 @@ and Rodet 2005); the filter is its minimum-phase response.
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
-import soxr
 
-FloatArray = npt.NDArray[np.float32]
-Engine = Literal["espeak", "flite", "festival", "recording"]
+from catalogs.engines import SAMPLE_RATE, TELLS_PHONES, FloatArray, Phone, Voice, say_and_tell
 
-SAMPLE_RATE = 16_000
 HOP = 80  # samples: one frame every 5 ms
 _FFT = 512
 _N_CEPSTRA = 64
 _SILENCE_DB = -60.0
 _LEAST_VOWEL_VOICING = 0.92
-
-DEBIAN_PACKAGES = {
-    "espeak": ("espeak-ng", "libespeak-ng1"),
-    "flite": ("flite",),
-    "festival": ("festival", "festvox-us-slt-hts", "festvox-kallpc16k"),
-}
-_FESTIVAL_VOICES = {"slt": "voice_cmu_us_slt_arctic_hts", "kal": "voice_kal_diphone"}
-_CMU_VOWELS = frozenset("aa ae ah ao aw ax axr ay eh er ey ih iy ow oy uh uw".split())
-_IPA_VOWELS = frozenset("aeiouyɐɑɒæəɚɛɜɝɪɨʊʉʌɔøœɤɵ")
-
-
-@dataclass(frozen=True)
-class Voice:
-    """One voice of one engine, such as ``Voice("espeak", "en-us+f3")``."""
-
-    engine: Engine
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.engine}:{self.name}"
-
 
 _ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-029")
 _TRAIN_VARIANTS = (
@@ -77,16 +45,12 @@ TEST_VOICES = (
     *(Voice("flite", n) for n in ("rms", "awb")),
     Voice("festival", "slt"),
 )
-
-
-@dataclass(frozen=True)
-class Phone:
-    """A sound of the speech and when it lasts; ``name`` is empty where nobody speaks."""
-
-    name: str
-    start_s: float
-    end_s: float
-    vowel: bool
+# More throats for training clips, where they are installed; catalogues are fixed and have none.
+MORE_VOICES = (
+    *(Voice("rhvoice", n) for n in ("alan", "bdl", "clb")),
+    *(Voice("pico", n) for n in ("en-US", "en-GB")),
+    Voice("festival", "ked"),
+)
 
 
 @dataclass(frozen=True)
@@ -112,20 +76,6 @@ class Spoken:
         return len(self.vowels)
 
 
-def available(voice: Voice) -> bool:
-    """Whether the engine of ``voice`` is installed on this system."""
-    if voice.engine == "espeak":
-        return _espeak_library_path() is not None
-    return shutil.which(voice.engine) is not None
-
-
-def missing_packages() -> list[str]:
-    """Debian packages to install so that every engine speaks; empty if all do."""
-    engines: tuple[Engine, ...] = ("espeak", "flite", "festival")
-    absent = [e for e in engines if not available(Voice(e, ""))]
-    return [package for engine in absent for package in DEBIAN_PACKAGES[engine]]
-
-
 def speak(voice: Voice, text: str) -> Spoken:
     """Speak one line and take it apart; ``RuntimeError`` if the engine says nothing."""
     return speak_lines(voice, [text])[0]
@@ -133,25 +83,13 @@ def speak(voice: Voice, text: str) -> Spoken:
 
 def speak_lines(voice: Voice, lines: Sequence[str]) -> list[Spoken]:
     """``speak`` for several lines; engines that start slowly are started once."""
-    spoken = _say(voice, lines)
-    return [_take_apart(voice, text, *said) for text, said in zip(lines, spoken, strict=True)]
+    said = say_and_tell(voice, lines)
+    if voice.engine not in TELLS_PHONES:
+        from catalogs.aligner import align  # its package is needed for these voices alone
 
-
-def pronounce(voice: Voice, lines: Sequence[str]) -> list[list[Phone]]:
-    """The phones of each line alone; much faster than taking its sound apart."""
-    return [phones for _, phones in _say(voice, lines)]
-
-
-def say(voice: Voice, lines: Sequence[str]) -> list[FloatArray]:
-    """Each line as plain speech, (T,) float32 at 16 kHz."""
-    return [samples for samples, _ in _say(voice, lines)]
-
-
-def _say(voice: Voice, lines: Sequence[str]) -> list[_Said]:
-    engines = {"espeak": _say_espeak, "flite": _say_flite, "festival": _say_festival}
-    if voice.engine not in engines:
-        raise ValueError(f"{voice} is a recording and cannot speak new lines")
-    return engines[voice.engine](voice.name, lines)
+        pairs = zip(said, lines, strict=True)
+        said = [(samples, align(samples, text)) for (samples, _), text in pairs]
+    return [take_apart(voice, text, *each) for text, each in zip(lines, said, strict=True)]
 
 
 def take_apart_recording(samples: FloatArray, voice: Voice) -> Spoken | None:
@@ -161,7 +99,7 @@ def take_apart_recording(samples: FloatArray, voice: Voice) -> Spoken | None:
     apart; a vowel is taken to last 50 ms to both sides of its peak.
     """
     phones = [Phone("", 0.0, len(samples) / SAMPLE_RATE, vowel=False)]
-    spoken = _take_apart(voice, "", samples, phones)
+    spoken = take_apart(voice, "", samples, phones)
     loudness = np.exp(spoken.cepstra[:, 0]) * spoken.voicing
     loudness = np.convolve(loudness, np.hanning(13)[1:-1], mode="same")
     middle = loudness[1:-1]
@@ -362,7 +300,8 @@ def _symmetric(cepstra: FloatArray) -> FloatArray:
 # --- analysis of the speech
 
 
-def _take_apart(voice: Voice, text: str, samples: FloatArray, phones: list[Phone]) -> Spoken:
+def take_apart(voice: Voice, text: str, samples: FloatArray, phones: list[Phone]) -> Spoken:
+    """A spoken line whose phones are known, (T,) float32 at 16 kHz, ready to be sung."""
     vowels = [(p.start_s, p.end_s) for p in phones if p.vowel]
     end_s = min(len(samples) / SAMPLE_RATE, max((p.end_s for p in phones), default=0.0))
     if not phones or end_s <= 0.05:
@@ -410,166 +349,3 @@ def _envelope(frames: FloatArray, order: int) -> FloatArray:
         smooth = np.fft.rfft(cepstra).real
         envelope = np.maximum(log_spectrum, smooth)
     return np.asarray(cepstra[:, :_N_CEPSTRA], dtype=np.float32)
-
-
-# --- the engines: each says lines as (16 kHz samples, phones)
-
-
-_Said: TypeAlias = "tuple[FloatArray, list[Phone]]"
-
-
-def _say_flite(name: str, lines: Sequence[str]) -> list[_Said]:
-    return [_say_flite_line(name, line) for line in lines]
-
-
-def _say_flite_line(name: str, line: str) -> _Said:
-    with tempfile.TemporaryDirectory() as folder:
-        wav = Path(folder) / "said.wav"
-        command = ["flite", "-voice", name, "-t", line, "-psdur", "-o", str(wav)]
-        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        samples, rate = soundfile.read(wav, dtype="float32")
-    marks = [mark.rsplit(":", 1) for mark in printed.split()]
-    return _resample(samples, rate), _cmu_phones([(n, float(end)) for n, end in marks])
-
-
-def _say_festival(name: str, lines: Sequence[str]) -> list[_Said]:
-    """One festival process for all lines; it prints a name and an end time for each segment."""
-    with tempfile.TemporaryDirectory() as folder:
-        script = [f"({_FESTIVAL_VOICES[name]})"]
-        for i, line in enumerate(lines):
-            words = line.replace("\\", " ").replace('"', " ")
-            script += [
-                f'(set! u (SynthText "{words}"))',
-                f'(utt.save.wave u "{folder}/{i}.wav" \'riff)',
-                f'(format t "line {i}\\n")',
-                '(mapcar (lambda (s) (format t "%s %f\\n" (item.name s) (item.feat s \'end)))'
-                " (utt.relation.items u 'Segment))",
-            ]
-        program = Path(folder) / "say.scm"
-        program.write_text("\n".join(script))
-        command = ["festival", "-b", str(program)]
-        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        marks: list[list[tuple[str, float]]] = []
-        for row in printed.splitlines():
-            label, _, value = row.partition(" ")
-            if label == "line":
-                marks.append([])
-            elif marks and value:
-                marks[-1].append((label, float(value)))
-        read = [
-            soundfile.read(Path(folder) / f"{i}.wav", dtype="float32") for i in range(len(lines))
-        ]
-    return [
-        (_resample(samples, rate), _cmu_phones(m))
-        for (samples, rate), m in zip(read, marks, strict=True)
-    ]
-
-
-def _cmu_phones(marks: Sequence[tuple[str, float]]) -> list[Phone]:
-    """Phones from (name, end time) rows in the CMU phone set; pauses are left out."""
-    starts = [0.0, *(end for _, end in marks)]
-    named = zip(marks, starts, strict=False)
-    return [Phone(name, s, end, name in _CMU_VOWELS) for (name, end), s in named if name != "pau"]
-
-
-def _resample(samples: FloatArray, rate: int) -> FloatArray:
-    if rate == SAMPLE_RATE:
-        return samples
-    return np.asarray(soxr.resample(samples, rate, SAMPLE_RATE), dtype=np.float32)
-
-
-def _espeak_library_path() -> str | None:
-    for name in ("libespeak-ng.so.1", "libespeak-ng.1.dylib", "libespeak-ng.dylib"):
-        try:
-            ctypes.CDLL(name)
-        except OSError:
-            continue
-        return name
-    return None
-
-
-class _EspeakId(ctypes.Union):
-    _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
-
-
-class _EspeakEvent(ctypes.Structure):
-    """espeak_EVENT of the C interface (speak_lib.h)."""
-
-    _fields_ = (
-        ("type", ctypes.c_int),
-        ("unique_identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int),
-        ("audio_position", ctypes.c_int),
-        ("sample", ctypes.c_int),
-        ("user_data", ctypes.c_void_p),
-        ("id", _EspeakId),
-    )
-
-
-_EspeakCallback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_EspeakEvent)
-)
-_EVENT_END_OF_LIST, _EVENT_PHONEME = 0, 7
-_RATE, _PITCH, _PITCH_RANGE = 1, 3, 4
-
-
-class _Espeak:
-    """The espeak-ng library, opened once a process: it speaks in memory and names its phones."""
-
-    def __init__(self) -> None:
-        path = _espeak_library_path()
-        if path is None:
-            raise RuntimeError("libespeak-ng is not installed (Debian: libespeak-ng1 espeak-ng)")
-        self._library = ctypes.CDLL(path)
-        self._audio: list[npt.NDArray[np.int16]] = []
-        self._marks: list[tuple[int, str]] = []
-        synchronous, phoneme_events, ipa = 2, 1, 2
-        self.rate = int(self._library.espeak_Initialize(synchronous, 0, None, phoneme_events | ipa))
-        self._callback = _EspeakCallback(self._collect)  # must outlive the library's use of it
-        self._library.espeak_SetSynthCallback(self._callback)
-        self._library.espeak_SetParameter(_RATE, 150, 0)
-        self._library.espeak_SetParameter(_PITCH_RANGE, 0, 0)
-        self._library.espeak_SetParameter(_PITCH, 40, 0)
-
-    def _collect(self, samples: object, n: int, events: object) -> int:
-        if samples and n > 0:
-            self._audio.append(np.ctypeslib.as_array(samples, (n,)).copy())  # type: ignore[arg-type]
-        i = 0
-        while (event := events[i]).type != _EVENT_END_OF_LIST:  # type: ignore[index]
-            if event.type == _EVENT_PHONEME:
-                name = event.id.string.decode("utf-8", errors="replace")
-                self._marks.append((event.sample, name))
-            i += 1
-        return 0
-
-    def say(self, voice: str, line: str) -> _Said:
-        if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise RuntimeError(f"espeak-ng has no voice {voice!r}")
-        for parameter, value in ((_RATE, 150), (_PITCH_RANGE, 0), (_PITCH, 40)):
-            self._library.espeak_SetParameter(parameter, value, 0)
-        self._audio.clear()
-        self._marks.clear()
-        text = line.encode()
-        utf8 = 1
-        self._library.espeak_Synth(text, len(text) + 1, 0, 1, 0, utf8, None, None)
-        self._library.espeak_Synchronize()
-        if not self._audio:
-            raise RuntimeError(f"espeak-ng said nothing for {line!r}")
-        samples = np.concatenate(self._audio).astype(np.float32) / 32768
-        bounds = [*(s for s, _ in self._marks), len(samples)]
-        phones = [
-            Phone(name, s / self.rate, e / self.rate, name[:1] in _IPA_VOWELS)
-            for (s, name), e in zip(self._marks, bounds[1:], strict=True)
-            if name
-        ]
-        return _resample(samples, self.rate), phones
-
-
-@functools.cache
-def _espeak() -> _Espeak:
-    return _Espeak()
-
-
-def _say_espeak(name: str, lines: Sequence[str]) -> list[_Said]:
-    return [_espeak().say(name, line) for line in lines]

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from catalogs.engines import Voice, pronounce
 from catalogs.poems import load_poems, training_poems
-from catalogs.voices import Voice, pronounce
 from export.phones import PHONES, phone_number
 from livi_index.calibration import Familiar
 from livi_index.familiarity import STEPS_PER_NAT, Figures, Language, distance

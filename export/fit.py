@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from catalogs.engines import Voice, pronounce
 from catalogs.poems import Poem, load_poems, plain, training_poems
-from catalogs.voices import Voice, pronounce
 from export.lexical import Bag, LexicalOptions, LexicalSpace, collapse, letters_of, padded
 from export.mixes import Backings, Mixer, MixOptions, Stems
 from export.phones import phone_number

@@ -111,6 +111,8 @@ class MixOptions:
     voice_db: tuple[float, float] = (-6.0, 9.0)  # voice over backing, uniform
     room: float = 0.4  # share with reverberation on the voice
     equaliser: float = 0.6
+    compressor: float = 0.4  # share whose soft sounds are raised, as in nearly all recordings
+    echo: float = 0.2
     telephone: float = 0.2
     noise: float = 0.3
 
@@ -142,6 +144,10 @@ class Mixer:
         return Mix(self._damage(mixed, rng), stem.text, voice, backing, stem.phones)
 
     def _colour(self, voice: FloatArray, rng: np.random.Generator) -> FloatArray:
+        if rng.random() < self.options.compressor:
+            voice = _compressed(voice, float(rng.uniform(0.2, 0.6)))
+        if rng.random() < self.options.echo:
+            voice = _echoed(voice, rng)
         spectrum = scipy.fft.rfft(voice, 2 * CLIP_SAMPLES)
         if rng.random() < self.options.equaliser:
             spectrum *= _tilt(len(spectrum), rng)
@@ -174,6 +180,27 @@ def at_level(sound: FloatArray, level: float) -> FloatArray:
     loud = sound[np.abs(sound) > 1e-3]
     rms = float(np.sqrt(np.mean(np.square(loud)))) if len(loud) else 0.0
     return sound * np.float32(level / rms) if rms > 1e-4 else sound
+
+
+def _compressed(voice: FloatArray, share: float) -> FloatArray:
+    """The level over 50 ms comes nearer to its loudest by ``share`` of the way in dB, and what is
+    40 dB softer is raised as what is there."""
+    size = SAMPLE_RATE // 20
+    power = np.cumsum(np.pad(np.square(voice, dtype=np.float64), (size // 2 + 1, size // 2 - 1)))
+    level = np.sqrt(np.maximum(power[size:] - power[:-size], 0.0) / size)
+    loudest = max(float(level.max()), 1e-6)
+    gain = (np.maximum(level, 0.01 * loudest) / loudest) ** -share
+    return (voice * gain).astype(np.float32)
+
+
+def _echoed(voice: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """One to three repeats, each softer, a slap or a beat apart."""
+    late = int(rng.uniform(0.07, 0.4) * SAMPLE_RATE)
+    share = float(rng.uniform(0.1, 0.45))
+    echoed = voice.copy()
+    for repeat in range(1, int(rng.integers(2, 5))):
+        echoed[repeat * late :] += np.float32(share**repeat) * voice[: -repeat * late]
+    return echoed
 
 
 def _tilt(n_bins: int, rng: np.random.Generator) -> FloatArray:

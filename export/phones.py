@@ -29,6 +29,18 @@ _NUMBERS = (
 )
 
 
+_FRENCH = {
+    "ʁ": "r", "ɑ̃": "ao", "ɔ̃": "ow", "ɛ̃": "ae", "œ̃": "ah", "y": "uw", "œ": "ah", "ø": "ah", "ɲ": "n",
+    "ɥ": "w",
+}  # fmt: skip
+
+
+def french_phone(name: str) -> int:
+    """The English phone that espeak's name of a French one counts as; ``UNKNOWN`` if none does."""
+    name = name.rstrip("-")
+    return phone_number(_FRENCH.get(name, name))
+
+
 def phone_number(name: str) -> int:
     """Index into ``PHONES``; 0 for silence, ``UNKNOWN`` for a name that is in no list."""
     return _NUMBERS.get(name, UNKNOWN)

@@ -23,28 +23,28 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from catalogs.engines import SAMPLE_RATE, Voice, available, say
 from catalogs.poems import Poem, load_poems, plain, training_poems
 from catalogs.readings import readings
 from catalogs.voices import (
-    SAMPLE_RATE,
+    MORE_VOICES,
     TRAIN_VOICES,
     Spoken,
-    Voice,
-    available,
     phones_sung,
-    say,
     sing,
     speak_lines,
     take_apart_recording,
 )
 from export.phones import UNKNOWN, phone_number
 from livi_index.audio import load_audio
+from livi_index.errors import BadInput
 
 CLIP_S = 10.0
 CLIP_SAMPLES = int(CLIP_S * SAMPLE_RATE)
@@ -70,9 +70,15 @@ class Clip:
     phones: npt.NDArray[np.int8]
 
 
-def training_voices() -> list[Voice]:
-    """Voices to train with; the few with recorded people behind them are half of all."""
-    voices = [v for v in TRAIN_VOICES if available(v)]
+def training_voices(only: Sequence[str] = ("",)) -> list[Voice]:
+    """Voices to train with; the few with recorded people behind them are half of all.
+
+    ``only``: how the names of those that are wanted begin, such as "rhvoice".
+    """
+    wanted = [v for v in (*TRAIN_VOICES, *MORE_VOICES) if str(v).startswith(tuple(only))]
+    voices = [v for v in wanted if available(v)]
+    if not voices:
+        raise BadInput(f"no voice is installed whose name begins with {' or '.join(only)}")
     many = [v for v in voices if v.engine == "espeak"]
     few = [v for v in voices if v.engine != "espeak"]
     return many + few * max(1, len(many) // max(1, len(few)))
@@ -86,7 +92,7 @@ def make_shard(poems: list[Poem], voices: list[Voice], seed: int, number: int) -
         voice = voices[rng.integers(len(voices))]
         spoken = _speak_some(voice, poems[rng.integers(len(poems))], rng)
         for _ in range(_TAKES):
-            clips += _take(spoken, voice, rng)
+            clips += take(spoken, voice, rng)
     return clips[:CLIPS_PER_SHARD]
 
 
@@ -105,7 +111,7 @@ def _speak_some(voice: Voice, poem: Poem, rng: np.random.Generator) -> list[Spok
         return []
 
 
-def _take(spoken: list[Spoken], voice: Voice, rng: np.random.Generator) -> list[Clip]:
+def take(spoken: list[Spoken], voice: Voice, rng: np.random.Generator) -> list[Clip]:
     """The pieces sung in order, as many clips as they fill."""
     style = _Style.draw(rng)
     clips: list[Clip] = []
@@ -239,7 +245,7 @@ def make_reading_shard(recordings: list[Path], seed: int, number: int) -> list[C
                 ]
                 clips += [
                     _unwritten(clip.samples, UNWRITTEN, voice)
-                    for clip in _take([p for p in pieces if p], voice, rng)
+                    for clip in take([p for p in pieces if p], voice, rng)
                 ]
     return clips[:CLIPS_PER_SHARD]
 
@@ -294,6 +300,7 @@ def main() -> None:
     words.add_argument("--poems", type=Path)
     words.add_argument("--readings", type=Path, help="the data folder that has readings/")
     parser.add_argument("--spoken", action="store_true", help="poems are spoken, not sung")
+    parser.add_argument("--voices", nargs="+", default=[""], help="such as rhvoice flite:slt")
     parser.add_argument("--clips", type=int, default=12_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first shard")
     parser.add_argument("--seed", type=int, default=1)
@@ -302,7 +309,7 @@ def main() -> None:
     if arguments.poems:
         poems = [p for p in training_poems(load_poems(arguments.poems)) if len(p.lines) >= 4]
         shard = make_spoken_shard if arguments.spoken else make_shard
-        make = functools.partial(shard, poems, training_voices())
+        make = functools.partial(shard, poems, training_voices(arguments.voices))
     else:
         make = functools.partial(make_reading_shard, readings(arguments.readings, "train"))
     shards = -(-arguments.clips // CLIPS_PER_SHARD)

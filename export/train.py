@@ -258,10 +258,15 @@ def main() -> None:
     parser.add_argument("--backings", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=TrainOptions.minutes)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--learning-rate", type=float, default=TrainOptions.learning_rate)
     parser.add_argument("--easy-share", type=float, default=TrainOptions.easy_share)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    options = TrainOptions(minutes=arguments.minutes, easy_share=arguments.easy_share)
+    options = TrainOptions(
+        minutes=arguments.minutes,
+        learning_rate=arguments.learning_rate,
+        easy_share=arguments.easy_share,
+    )
     train(arguments.out, arguments.stems, arguments.backings, options, ReaderOptions())
 
 

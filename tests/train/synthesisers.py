@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from catalogs.backing import MissingSynthesiser, sound_font
-from catalogs.voices import missing_packages
+from catalogs.engines import missing_packages
 
 SAMPLE_RATE = 16_000
 
