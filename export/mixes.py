@@ -51,15 +51,16 @@ SILENCE = Stem(np.zeros(CLIP_SAMPLES, np.float32), "", np.zeros(CLIP_PHONES, np.
 
 
 class Stems:
-    """All whole shards of a folder, opened without reading them; new ones appear on ``refresh``."""
+    """All whole shards of folders, opened without reading them; new ones appear on ``refresh``."""
 
-    def __init__(self, folder: Path, *, shards: slice = slice(None)) -> None:
-        self._folder = folder
+    def __init__(self, *folders: Path, shards: slice = slice(None)) -> None:
+        self._folders = folders
         self._shards = shards
         self.refresh()
 
     def refresh(self) -> None:
-        ready = sorted(p.with_suffix(".npy") for p in self._folder.glob("*.json"))[self._shards]
+        shards = [p for folder in self._folders for p in sorted(folder.glob("*.json"))]
+        ready = [p.with_suffix(".npy") for p in shards[self._shards]]
         self._names = [p.stem for p in ready]
         self._sounds = [np.load(p, mmap_mode="r") for p in ready]
         self._texts = [json.loads(p.with_suffix(".json").read_text())["texts"] for p in ready]

@@ -53,7 +53,7 @@ class Mixes(IterableDataset[Mix]):
     """Endless mixes for a loader process; ``progress`` (0…1) is shared memory."""
 
     def __init__(
-        self, stems: Path, backings: Path, options: TrainOptions, progress: Tensor
+        self, stems: Sequence[Path], backings: Path, options: TrainOptions, progress: Tensor
     ) -> None:
         self._folders = stems, backings
         self._options, self._progress = options, progress
@@ -63,7 +63,7 @@ class Mixes(IterableDataset[Mix]):
         worker = info.id if info else 0
         seed = [self._options.seed, worker, int(1e6 * float(self._progress))]
         rng = np.random.default_rng(seed)
-        stems = Stems(self._folders[0], shards=slice(_HELD_SHARDS, None))
+        stems = Stems(*self._folders[0], shards=slice(_HELD_SHARDS, None))
         mixer = Mixer(stems, Backings(self._folders[1]), MixOptions())
         drawn = 0
         while True:
@@ -165,8 +165,9 @@ def optimiser_of(reader: Reader, options: TrainOptions) -> torch.optim.Optimizer
 
 
 def train(
-    out: Path, stems: Path, backings: Path, options: TrainOptions, fresh: ReaderOptions
+    out: Path, stems: Sequence[Path], backings: Path, options: TrainOptions, fresh: ReaderOptions
 ) -> None:
+    """Train the reader in ``out`` on shards of all folders; the first shard of all validates."""
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
     torch.manual_seed(options.seed)
@@ -218,7 +219,7 @@ def train(
             row = {"step": step, "minutes": spent / 60} | means
             recent.clear()
             if step % 500 == 0:
-                row |= validate(reader, stems, backings)
+                row |= validate(reader, stems[0], backings)
                 last = time.monotonic()
             print(json.dumps(row), file=log, flush=True)
         if now - saved > 120:
@@ -226,7 +227,9 @@ def train(
             saved = now
     save_checkpoint(checkpoint, reader, optimiser, step, spent, options)
     print(
-        json.dumps({"step": step} | validate(reader, stems, backings, n=320)), file=log, flush=True
+        json.dumps({"step": step} | validate(reader, stems[0], backings, n=320)),
+        file=log,
+        flush=True,
     )
 
 
@@ -254,7 +257,7 @@ def save_checkpoint(
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the reader on sung clips.")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--stems", type=Path, required=True)
+    parser.add_argument("--stems", type=Path, nargs="+", required=True)
     parser.add_argument("--backings", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=TrainOptions.minutes)
     parser.add_argument("--threads", type=int, default=2)
