@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from livi_index.errors import BadInput
+from livi_index.errors import BadInput, LiviError
 
 
 def average(checkpoints: Sequence[Path], shares: Sequence[float], out: Path) -> None:
@@ -43,7 +43,10 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", help="of each; equal unless told")
     arguments = parser.parse_args()
     shares = arguments.shares or [1.0] * len(arguments.checkpoints)
-    average(arguments.checkpoints, shares, arguments.out)
+    try:
+        average(arguments.checkpoints, shares, arguments.out)
+    except (LiviError, OSError) as error:
+        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ from catalogs.voices import (
 )
 from export.phones import UNKNOWN, phone_number
 from livi_index.audio import load_audio
-from livi_index.errors import BadInput
+from livi_index.errors import BadInput, LiviError
 
 CLIP_S = 10.0
 CLIP_SAMPLES = int(CLIP_S * SAMPLE_RATE)
@@ -78,7 +78,10 @@ def training_voices(only: Sequence[str] = ("",)) -> list[Voice]:
     wanted = [v for v in (*TRAIN_VOICES, *MORE_VOICES) if str(v).startswith(tuple(only))]
     voices = [v for v in wanted if available(v)]
     if not voices:
-        raise BadInput(f"no voice is installed whose name begins with {' or '.join(only)}")
+        raise BadInput(
+            f"no voice is installed whose name begins with {' or '.join(only)};"
+            " README.md names the packages that bring voices"
+        )
     many = [v for v in voices if v.engine == "espeak"]
     few = [v for v in voices if v.engine != "espeak"]
     return many + few * max(1, len(many) // max(1, len(few)))
@@ -305,13 +308,21 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first shard")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    try:
+        _run(arguments)
+    except (LiviError, OSError) as error:
+        parser.exit(1, f"{error}\n")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    """All shards that are not there yet, of poems or of readings."""
     if arguments.poems:
         poems = [p for p in training_poems(load_poems(arguments.poems)) if len(p.lines) >= 4]
         shard = make_spoken_shard if arguments.spoken else make_shard
         make = functools.partial(shard, poems, training_voices(arguments.voices))
     else:
         make = functools.partial(make_reading_shard, readings(arguments.readings, "train"))
+    arguments.out.mkdir(parents=True, exist_ok=True)
     shards = -(-arguments.clips // CLIPS_PER_SHARD)
     for number in range(arguments.first, arguments.first + shards):
         if not (arguments.out / f"{number:06d}.json").exists():

@@ -29,7 +29,7 @@ from export.reader import CLIP_SAMPLES, GUESSES, Reader
 from export.stems import CLIPS_PER_SHARD, Clip, take, write_shard
 from export.train import load_reader
 from livi_index.audio import load_audio
-from livi_index.errors import BadInput
+from livi_index.errors import BadInput, LiviError
 
 _GUESSES_PER_S = GUESSES * SAMPLE_RATE / CLIP_SAMPLES
 _ANYTHING_NATS = 1.0  # by which the state for anything is less likely than the likeliest phone
@@ -37,6 +37,7 @@ _LEAST_FIT_NATS = -2.0  # mean distance of a piece's phones to the likeliest one
 _PIECE_WORDS = 2, 9
 _PAUSE_S = 0.3
 _MARGIN_S = 0.04
+_VOWELS = frozenset(PHONES[1 : PHONES.index("b")])
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -151,7 +152,7 @@ def _likeliest_path(states: npt.NDArray[np.int64], log_phones: FloatArray) -> np
 def pieces(
     placed: Sequence[Placed], samples: FloatArray, voice: Voice, rng: np.random.Generator
 ) -> list[Spoken]:
-    """Two to eight words each, taken apart and ready to be sung; those that fit badly left out."""
+    """Up to eight words each, taken apart and ready to be sung; those that fit badly left out."""
     ready: list[Spoken] = []
     for run in _runs(placed):
         while run:
@@ -191,9 +192,6 @@ def _piece(some: Sequence[Placed], samples: FloatArray, voice: Voice) -> list[Sp
     return [take_apart(voice, " ".join(word.word.text for word in some), part, phones)]
 
 
-_VOWELS = frozenset(PHONES[1:16])
-
-
 def make_shard(texts: Sequence[Reading], reader: Reader, seed: int, number: int) -> list[Clip]:
     """One shard of real voices that sing what they read; all readers equally often."""
     rng = np.random.default_rng([seed, number])
@@ -225,6 +223,14 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first shard")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
+    try:
+        _run(arguments)
+    except (LiviError, OSError) as error:
+        parser.exit(1, f"{error}\n")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    """All shards that are not there yet."""
     texts = read_texts(arguments.readings, "train")
     if not texts:
         raise BadInput(f"{arguments.readings}/readings holds no readings with their texts")
