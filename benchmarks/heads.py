@@ -99,12 +99,12 @@ def listen(reader: Reader, windows: FloatArray) -> tuple[npt.NDArray[Any], npt.N
 
     from export.lexical import collapse
     from export.pooled import hidden_states
-    from export.reader import DOUBT, guess
+    from export.reader import guess
 
     phones = []
     with hidden_states(reader) as states, torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         for batch in torch.from_numpy(windows).split(BATCH_WINDOWS):
-            phones.append((collapse(guess(reader(batch))) % DOUBT).to(torch.int8))
+            phones.append(collapse(guess(reader(batch))).to(torch.int8))
     clips = torch.cat(states)
     frames = clips.reshape(len(windows), -1, clips.shape[2])
     return frames.numpy(), torch.cat(phones).numpy()

@@ -1,6 +1,6 @@
 """Learn from a reader's mistakes what a pair of phones is worth: ``alignment.json`` of a bundle.
 
-    python -m export.align alignment.json --heard SPACE.heard.pt --poems POEMS
+    python -m export.align ALIGNMENT.json --heard SPACE.heard.pt --poems POEMS
 
 ``export.fit`` keeps what the reader reads in mixes beside what is sung in them. Both are laid over
 each other, and the confusions counted. Two readings of one phone are taken to go
@@ -12,6 +12,9 @@ less a little, by which alignments of what has nothing in common stay short. Pho
 the same share a class, as the aligner knows 32. What chance gives is measured with readings of
 unrelated clips put together.
 
+All that may have been sung is told in shades (``export.shades``), which are learned here too and
+kept beside the file. What they are worth to each other follows from what they stand for.
+
 Letters are laid over phones in the same way. Which letters are written for which phones is learned
 from lines of training poems and how espeak-ng says them, in rounds of aligning and counting
 (Viterbi training), and what the reader makes of those phones from its confusions.
@@ -22,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +37,10 @@ from catalogs.poems import Poem, load_poems, training_poems
 from export.fit import Heard, clean_phones, load_heard, window_texts
 from export.phones import PHONES
 from export.reader import DOUBT
+from export.shades import SHADES, Shades, save_shades
 from livi_index.alignment import CLASSES, SCHEMA, Aligner, Scoring
+from livi_index.profiles import STEPS_PER_NAT as PROFILE_STEPS
+from livi_index.profiles import Profiles, from_steps
 from livi_index.spelling import FIRST_TOKEN, Spelling
 from livi_index.transcripts import PHONE_DTYPE, Transcript
 
@@ -47,17 +54,24 @@ _SMOOTHING = 2.0
 Phones = NDArray[np.uint8]
 
 
-def readings(heard: Heard) -> tuple[list[Transcript], list[Phones]]:
+def shades_of(heard: Heard) -> Shades:
+    """The shades of all that was read."""
+    shades = Shades()
+    shades.learn(heard.log_phones[heard.phones > 0].float())
+    return shades
+
+
+def readings(heard: Heard, shades: Shades) -> tuple[list[Transcript], list[Phones]]:
     """What was read of each mix of each window, and the phones that were sung."""
-    read = [_transcript(row) for window in heard.guesses for row in window]
+    rows = zip(heard.phones.flatten(0, 1), heard.log_phones.flatten(0, 1), strict=True)
+    read = [_transcript(shades(felt[phones > 0].float())) for phones, felt in rows]
     sung = [row[row > 0].numpy().astype(np.uint8) for row in heard.clean]
-    return read, [phones for phones in sung for _ in range(heard.guesses.shape[1])]
+    return read, [phones for phones in sung for _ in range(heard.phones.shape[1])]
 
 
 def _transcript(guesses: Tensor) -> Transcript:
-    known = guesses[guesses > 0].numpy()
-    read = np.zeros(len(known), PHONE_DTYPE)
-    read["phone"], read["other"] = known % DOUBT, known // DOUBT
+    read = np.zeros(len(guesses), PHONE_DTYPE)
+    read["phone"], read["other"] = guesses.numpy() % DOUBT, guesses.numpy() // DOUBT
     return read
 
 
@@ -153,13 +167,25 @@ def scoring_of(counts: NDArray[np.float64], *, shift: float = SHIFT, gap: float 
     return Scoring(all_classes, steps, round(gap * STEPS_PER_NAT), STEPS_PER_NAT, (0.0, 0.0))
 
 
-def chance(scoring: Scoring, heard: Sequence[Transcript], seed: int = 1) -> tuple[float, float]:
+def profiles_of(shades: Shades) -> Profiles:
+    """What a bundle will tell of these shades; chance is not known yet."""
+    likely = np.tile(shades.shares.numpy(), (256, SHADES + 1, 1))
+    likely[: len(PHONES)] = from_steps(shades.steps())
+    return Profiles(likely, shades.shares.numpy(), GAP, SHIFT, (0.0, 0.0))
+
+
+def chance(
+    scoring: Scoring,
+    heard: Sequence[Transcript],
+    profiles: Profiles | None = None,
+    seed: int = 1,
+) -> tuple[float, float]:
     """Alignments of what has nothing in common: nats at length 1, and per ln(n * m)."""
     rng = np.random.default_rng([seed, 40])
     order = rng.permutation(len(heard))
     halves = [[heard[i] for i in part] for part in np.array_split(order, 2)]
     these, those = ([_run(half, n, rng) for n in (40, 80, 160, 320, 640) * 30] for half in halves)
-    return _fitted(scoring, these, those)
+    return _fitted(Aligner(scoring, profiles), these, those)
 
 
 def _run(clips: list[Transcript], n: int, rng: np.random.Generator) -> Transcript:
@@ -235,6 +261,13 @@ def spelling_of(
     return Spelling(TOKENS, Scoring(classes, steps, gap, STEPS_PER_NAT, (0.0, 0.0)))
 
 
+def written_for(letters: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """(32, 39) how likely each token stands for each phone, as a bundle holds it."""
+    share = letters[:, 1:] / letters[:, 1:].sum(axis=1, keepdims=True)
+    nats = -np.log(np.maximum(share, 1e-9))
+    return np.round(nats * PROFILE_STEPS).clip(0, 255).astype(np.uint8)
+
+
 def letter_chance(
     spelling: Spelling, lines: Sequence[str], heard: Sequence[Transcript], seed: int = 1
 ) -> tuple[float, float]:
@@ -243,20 +276,24 @@ def letter_chance(
     some = rng.permutation(len(lines))[:100]
     these = [spelling.spell(" ".join(lines[i : i + n])) for i in some for n in (1, 2, 4)]
     those = [_run(list(heard), n, rng) for n in (40, 80, 160, 320, 640) * 30]
-    return _fitted(spelling.scoring, these, those)
+    return _fitted(Aligner(spelling.scoring, spelling.profiles), these, those)
 
 
 def _fitted(
-    scoring: Scoring, these: Sequence[Transcript], those: Sequence[Transcript]
+    aligner: Aligner, these: Sequence[Transcript], those: Sequence[Transcript]
 ) -> tuple[float, float]:
-    scores = Aligner(scoring).scores(these, those)
+    scores = aligner.scores(these, those)
     sizes = np.log(np.outer([len(t) for t in these], [len(t) for t in those]))
     slope, offset = np.polyfit(sizes.ravel(), scores.ravel(), 1)
     return float(offset), float(slope)
 
 
 def learn_letters(
-    counts: NDArray[np.float64], scoring: Scoring, heard: Sequence[Transcript], poems: list[Poem]
+    counts: NDArray[np.float64],
+    scoring: Scoring,
+    profiles: Profiles,
+    heard: Sequence[Transcript],
+    poems: list[Poem],
 ) -> dict[str, Any]:
     """The part of ``alignment.json`` that says how words are spelt."""
     lines = [line for text in window_texts(poems, 400, seed=2) for line in text if line]
@@ -265,13 +302,29 @@ def learn_letters(
     spelt = [(nothing.spell(line)["phone"] - FIRST_TOKEN).tolist() for line in lines]
     letters = letter_counts(spelt, said)
     spelling = spelling_of(counts, letters, scoring)
-    offset, slope = letter_chance(spelling, lines, heard)
+    likely = written_for(letters)
+    table = profiles.likely.copy()
+    table[FIRST_TOKEN : FIRST_TOKEN + len(TOKENS)] = from_steps(likely)[:, None]
+    finer = replace(
+        spelling, profiles=replace(profiles, likely=table, gap=LETTER_GAP, shift=LETTER_SHIFT)
+    )
     return {
         "tokens": list(TOKENS),
         "pairs": spelling.scoring.pairs.tolist(),
         "gap": spelling.scoring.gap,
-        "chance": [round(offset, 4), round(slope, 4)],
+        "chance": _rounded(letter_chance(spelling, lines, heard)),
+        "likely": likely.tolist(),
+        "prices": prices(finer.profiles, letter_chance(finer, lines, heard)),
     }
+
+
+def prices(profiles: Profiles, by_chance: tuple[float, float]) -> dict[str, Any]:
+    """What alignments by profiles cost, as a bundle holds it."""
+    return {"gap": profiles.gap, "shift": profiles.shift, "chance": _rounded(by_chance)}
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(float(value), 4) for value in values]
 
 
 def to_json(scoring: Scoring, offset: float, slope: float) -> dict[str, Any]:
@@ -282,7 +335,7 @@ def to_json(scoring: Scoring, offset: float, slope: float) -> dict[str, Any]:
         "pairs": scoring.pairs.tolist(),
         "gap": scoring.gap,
         "steps_per_nat": scoring.steps_per_nat,
-        "chance": [round(offset, 4), round(slope, 4)],
+        "chance": _rounded((offset, slope)),
     }
 
 
@@ -292,16 +345,24 @@ def main() -> None:
     parser.add_argument("--heard", type=Path, required=True)
     parser.add_argument("--poems", type=Path, required=True)
     arguments = parser.parse_args()
-    heard, sung = readings(load_heard(arguments.heard))
-    counts = confusions(heard, sung)
+    kept = load_heard(arguments.heard)
+    shades = shades_of(kept)
+    save_shades(arguments.out.with_suffix(".shades.pt"), shades)
+    heard, sung = readings(kept, shades)
+    counts, profiles = confusions(heard, sung), profiles_of(shades)
     scoring = scoring_of(counts)
     poems = training_poems(load_poems(arguments.poems))
-    letters = learn_letters(counts, scoring, heard, poems)
-    values = to_json(scoring, *chance(scoring, heard)) | {"letters": letters}
+    letters = learn_letters(counts, scoring, profiles, heard, poems)
+    finer = prices(profiles, chance(scoring, heard, profiles))
+    values = to_json(scoring, *chance(scoring, heard)) | {
+        "profiles": {"shares": shades.shares.tolist()} | finer,
+        "letters": letters,
+    }
     arguments.out.write_text(json.dumps(values) + "\n")
     right = counts[1:, 1:].diagonal().sum() / counts[1:].sum()
     print(f"{len(heard)} readings, {right:.3f} of the phones read right")
     print(f"by chance: transcripts {values['chance']}, letters {letters['chance']}")
+    print(f"by profiles: {finer['chance']}, letters {letters['prices']['chance']}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 Words, segment options, probabilities and measured figures are those of ``card.toml``; sizes,
 digests, spaces and parity stay as they are. ``--harmony HARMONY.onnx`` gives the bundle that space,
-or another one; ``--detector DETECTOR.pt`` another detector, compared with torch on ``--songs``.
+or another one; ``--detector DETECTOR.pt`` another detector; ``--reader READER.pt``, with its
+``--alignment`` and ``--shades``, another reader for the same space of words. Both are compared with
+torch on ``--songs``.
 
 Libraries take a bundle for the model that they were built with when its ``model_id`` is the same,
 and then let it fill in the spaces that they lack. So a first harmony leaves the id as it is, while
@@ -26,16 +28,21 @@ from torch import Tensor, nn
 
 from export.detector import WINDOW_SAMPLES, load_detector
 from export.harmony import HOP_S, WINDOW_S
-from export.reader import SAMPLE_RATE
+from export.reader import CLIP_SAMPLES, SAMPLE_RATE
+from export.shades import load_shades
 from export.to_onnx import (
+    ALIGNMENT,
+    PROFILES,
+    READER,
     VOCALS,
+    ReaderGraph,
     VocalsGraph,
-    check_parity,
-    export_graph,
+    export_checked,
     on_par,
-    round_weights,
     window_of,
+    write_alignment,
 )
+from export.train import load_reader
 
 HARMONY = "harmony"
 GRAPH = "harmony.onnx"
@@ -63,9 +70,7 @@ def with_vocals(
 ) -> dict[str, Any]:
     """The card with this detector, which is written into the bundle and answers as torch does on
     ``windows`` (N, 48000); RuntimeError where it does not."""
-    round_weights(graph.eval())
-    export_graph(graph, windows[:2], ("samples", "vocalness"), bundle / VOCALS)
-    parity = check_parity(graph, windows, bundle / VOCALS)
+    parity = export_checked(graph, windows, ("samples", "vocalness"), bundle / VOCALS)
     if not on_par({VOCALS: parity}):
         raise RuntimeError(f"not on par with torch: {parity}")
     card = _with_file(bundle, card, VOCALS)
@@ -81,10 +86,37 @@ def with_vocals(
     }
 
 
+def with_reader(
+    bundle: Path,
+    card: dict[str, Any],
+    graph: ReaderGraph,
+    alignment: dict[str, Any],
+    clips: Tensor,
+) -> dict[str, Any]:
+    """The card with this reader, which is written into the bundle with how its readings are
+    compared, and answers as torch does on ``clips`` (N, 160000); RuntimeError where it does not."""
+    parity = export_checked(graph, clips, ("samples", "phones"), bundle / READER)
+    if not on_par({READER: parity}):
+        raise RuntimeError(f"not on par with torch: {parity}")
+    write_alignment(bundle, alignment, graph.shades)
+    card = _with_file(bundle, card, READER)
+    files = card["files"] | {name: _digest(bundle / name) for name in (ALIGNMENT, PROFILES)}
+    lyrics, *others = card["spaces"]
+    reads = {"alignment": ALIGNMENT, "profiles": PROFILES}
+    spaces = [lyrics | {"clips": lyrics["clips"] | reads}, *others]
+    measured = card.get("measured", {})
+    told = {"parity": measured.get("parity", {}) | {READER: parity}}
+    return card | {"files": files, "spaces": spaces, "measured": measured | told}
+
+
+def _digest(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+
+
 def _with_file(bundle: Path, card: dict[str, Any], name: str) -> dict[str, Any]:
     """The card with a file as it lies in the bundle; in place of another, it is another model."""
-    content = (bundle / name).read_bytes()
-    file = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    file = _digest(bundle / name)
     if card["files"].get(name) not in (None, file):
         both = card["model_id"] + file["sha256"]
         card = card | {"model_id": hashlib.sha256(both.encode()).hexdigest()}
@@ -117,17 +149,28 @@ def main() -> None:
     parser.add_argument("--card", type=Path, required=True, help="the card's words, TOML")
     parser.add_argument("--harmony", type=Path, help="as export.harmony wrote it")
     parser.add_argument("--detector", type=Path, help="a checkpoint of export.detector")
+    parser.add_argument("--reader", type=Path, help="a checkpoint of export.train")
+    parser.add_argument("--alignment", type=Path, help="as export.align wrote it for that reader")
+    parser.add_argument("--shades", type=Path, help="beside that alignment")
     parser.add_argument("--songs", type=Path, nargs="+", default=[], help="to compare torch on")
     arguments = parser.parse_args()
-    if arguments.detector and not arguments.songs:
-        parser.error("--detector needs --songs to compare with torch on")
+    if (arguments.detector or arguments.reader) and not arguments.songs:
+        parser.error("--detector and --reader need --songs to compare with torch on")
+    if arguments.reader and not (arguments.alignment and arguments.shades):
+        parser.error("--reader needs the --alignment and --shades that were learned for it")
     path = arguments.bundle / "card.json"
     card = json.loads(path.read_text())
+    if arguments.songs:
+        songs = torch.from_numpy(np.stack([window_of(song) for song in arguments.songs]))
     if arguments.detector:
         graph = VocalsGraph(load_detector(arguments.detector))
-        songs = torch.from_numpy(np.stack([window_of(song) for song in arguments.songs]))
         windows = songs.reshape(-1, WINDOW_SAMPLES)
         card = with_vocals(arguments.bundle, card, graph, windows, tells_speech=True)
+    if arguments.reader:
+        reads = ReaderGraph(load_reader(arguments.reader), load_shades(arguments.shades))
+        alignment = json.loads(arguments.alignment.read_text())
+        clips = songs.reshape(-1, CLIP_SAMPLES)
+        card = with_reader(arguments.bundle, card, reads, alignment, clips)
     card = rewritten(card, tomllib.loads(arguments.card.read_text()))
     if arguments.harmony:
         graph = arguments.harmony

@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from catalogs.engines import Voice, pronounce
 from catalogs.poems import Poem, load_poems, plain, training_poems
-from export.lexical import Bag, LexicalOptions, LexicalSpace, collapse, letters_of, padded
+from export.lexical import Bag, LexicalOptions, LexicalSpace, begins, letters_of, padded
 from export.mixes import Backings, Mixer, MixOptions, Stems
 from export.phones import phone_number
-from export.reader import DOUBT, Reader, guess
+from export.reader import Reader, guess
 from export.train import load_reader, sequence
 
 _CLIPS = 3  # ten seconds each: a window
@@ -38,40 +39,41 @@ _VOICE = Voice("espeak", "en-us")
 
 @dataclasses.dataclass(frozen=True)
 class Heard:
-    """``guesses`` (N, 2, L) of two mixes of each window, one for each phone that was read,
-    ``clean`` (N, L) phones as sung, and ``texts`` the words of each."""
+    """``phones`` (N, 2, L) that were read of two mixes of each window, 0 at the end, with the
+    reader's log-probabilities (N, 2, L, 40) float16 at each, ``clean`` (N, L) phones as sung, and
+    ``texts`` the words of each."""
 
-    guesses: Tensor
+    phones: Tensor
+    log_phones: Tensor
     clean: Tensor
     texts: list[str]
 
-    @property
-    def phones(self) -> Tensor:
-        """(N, 2, L) as read, without what else they may have been."""
-        return self.guesses % DOUBT
-
     def part(self, rows: slice) -> Heard:
-        return Heard(self.guesses[rows], self.clean[rows], self.texts[rows])
+        return Heard(self.phones[rows], self.log_phones[rows], self.clean[rows], self.texts[rows])
 
 
 def hear(reader: Reader, stems: Stems, backings: Backings, n: int, seed: int) -> Heard:
     """``n`` windows, each mixed twice and read."""
     rng = np.random.default_rng([seed, 30])
     mixer = Mixer(stems, backings, _MIXES)
-    guesses, clean, texts = [], [], []
+    felt, clean, texts = [], [], []
     for i in range(n):
         clips = stems.run(rng, _CLIPS)
         mixed = np.stack(
             [np.concatenate([mixer.mix(clip, rng).samples for clip in clips]) for _ in range(2)]
         )
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            guesses.append(collapse(guess(reader(torch.from_numpy(mixed)))).to(torch.int16))
+            log_phones = reader(torch.from_numpy(mixed)).float()
+        felt += [row[kept] for row, kept in zip(log_phones, begins(guess(log_phones)), strict=True)]
         sounding = torch.from_numpy(np.concatenate([clip.phones for clip in clips]))
         clean.append(sequence(sounding))
         texts.append(" ".join(clip.text for clip in clips))
         if i % 200 == 199:
             print(f"{i + 1} windows heard", flush=True)
-    return Heard(torch.stack(guesses), padded(clean).to(torch.int8), texts)
+    log_phones = pad_sequence(felt, batch_first=True).unflatten(0, (-1, 2))
+    read = torch.tensor([len(row) for row in felt]).reshape(-1, 2, 1)
+    phones = torch.where(torch.arange(log_phones.shape[2]) < read, guess(log_phones), 0)
+    return Heard(phones.to(torch.int8), log_phones.half(), padded(clean).to(torch.int8), texts)
 
 
 def window_texts(poems: list[Poem], n: int, seed: int) -> list[list[str]]:

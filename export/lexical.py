@@ -59,12 +59,17 @@ class LexicalOptions:
 
 def collapse(guesses: Tensor) -> Tensor:
     """Guesses of a reader (B, T) → (B, T), one for each phone, without blanks, 0 at the end."""
+    kept = begins(guesses)
+    place = torch.where(kept, kept.long().cumsum(dim=1) - 1, guesses.shape[1])
+    room = torch.zeros(guesses.shape[0], guesses.shape[1] + 1, dtype=torch.long)
+    return room.scatter(1, place, guesses)[:, :-1]
+
+
+def begins(guesses: Tensor) -> Tensor:
+    """(B, T) where a phone is guessed that was not guessed just before."""
     best = guesses % DOUBT
     before = torch.cat([torch.zeros_like(best[:, :1]), best[:, :-1]], dim=1)
-    kept = (best != 0) & (best != before)
-    place = torch.where(kept, kept.long().cumsum(dim=1) - 1, best.shape[1])
-    room = torch.zeros(best.shape[0], best.shape[1] + 1, dtype=torch.long)
-    return room.scatter(1, place, guesses)[:, :-1]
+    return (best != 0) & (best != before)
 
 
 def buckets(symbols: Tensor, options: BagOptions) -> Tensor:

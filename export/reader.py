@@ -29,8 +29,7 @@ CLIP_SAMPLES = 160_000
 PHONES_PER_FRAME = 2
 GUESSES = 416  # phones guessed in a clip
 BOLDNESS = 1.5  # nats off blank: a doubtful phone says more than none to who compares readings
-NEARLY = 1.4  # nats by which the next phone may be less likely and still be told
-DOUBT = 64  # times the next phone is added to a guess
+DOUBT = 64  # times the shade of a guess is added to it
 _EDGE = 256, 255  # silence around a clip, so that frames are centred in it
 _ROTARY_BASE = 10_000.0
 
@@ -192,13 +191,9 @@ def _per_phone(head: nn.Linear, x: Tensor) -> Tensor:
 
 
 def guess(log_phones: Tensor) -> Tensor:
-    """What a bundle reads, (…, T, 40) → (…, T): the phone at each guess, 0 for none, and
-    ``DOUBT`` times the next likely phone where that is nearly as likely."""
-    values, phones = log_phones[..., 1:].topk(2, dim=-1)
-    phones = phones + 1
-    heard = values[..., 0] > log_phones[..., 0] - BOLDNESS
-    doubtful = values[..., 1] > values[..., 0] - NEARLY
-    return torch.where(heard, phones[..., 0] + doubtful * DOUBT * phones[..., 1], 0)
+    """What a bundle reads, (…, 40) → (…,): the phone at each guess, 0 for none."""
+    values, phones = log_phones[..., 1:].max(dim=-1)
+    return torch.where(values > log_phones[..., 0] - BOLDNESS, phones + 1, 0)
 
 
 def greedy_phones(log_phones: Tensor) -> list[int]:

@@ -1,7 +1,8 @@
 r"""Checkpoints → a model bundle that ``livi-index`` opens: ONNX files and their card.
 
     python -m export.to_onnx BUNDLE --reader reader.pt --space space.pt --detector detector.pt \
-        --alignment alignment.json --card card.toml --songs song.ogg [song.mp3 …]
+        --alignment alignment.json --shades alignment.shades.pt --card card.toml \
+        --songs song.ogg [song.mp3 …]
 
 The products of the reader's blocks are in 8 bits, at two thirds of its time: weights with a scale
 for each output, and what they multiply with ranges seen on ``--songs`` (fixed ranges: with ranges
@@ -37,12 +38,14 @@ from torch import Tensor, nn
 from export.detector import WINDOW_SAMPLES, Detector, load_detector
 from export.fit import load_space
 from export.lexical import ALPHABET, LexicalSpace, collapse, letters_of, unit
-from export.reader import CLIP_SAMPLES, DOUBT, SAMPLE_RATE, Reader, guess
+from export.reader import CLIP_SAMPLES, DOUBT, SAMPLE_RATE, Reader
+from export.shades import Shades, load_shades
 from export.train import load_reader
 from livi_index.audio import load_audio
 
 WINDOW_S = 30.0
-ALIGNMENT, VOCALS = "alignment.json", "vocals.onnx"
+READER, VOCALS = "reader.onnx", "vocals.onnx"
+ALIGNMENT, PROFILES = "alignment.json", "profiles.npy"
 MAX_CHARACTERS = 2000
 # 1 − cosine, or the share of other phones. Where two phones nearly tie, 8 bits may choose the other
 # one; a batch changes no sum but where the last bit of one decides a tie.
@@ -53,14 +56,15 @@ _HALVED_FROM = 256  # weights of fewer values stay float32: nothing to gain
 
 
 class ReaderGraph(nn.Module):
-    """(B, 160000) samples → (B, 416) guesses."""
+    """(B, 160000) samples → (B, 416) guesses, each with its shade."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, shades: Shades) -> None:
         super().__init__()
         self.reader = reader
+        self.shades = shades
 
     def forward(self, samples: Tensor) -> Tensor:
-        return guess(self.reader(samples))
+        return self.shades(self.reader(samples))
 
 
 class SoundGraph(nn.Module):
@@ -253,10 +257,23 @@ def _distance(these: np.ndarray, those: np.ndarray) -> float:
 def on_par(parity: dict[str, dict[str, float]]) -> bool:
     """Whether every graph is within both tolerances."""
     return all(
-        p["torch"] <= (EIGHT_BIT_TOLERANCE if file == "reader.onnx" else TORCH_TOLERANCE)
+        p["torch"] <= (EIGHT_BIT_TOLERANCE if file == READER else TORCH_TOLERANCE)
         and p["batch"] <= BATCH_TOLERANCE
         for file, p in parity.items()
     )
+
+
+def export_checked(
+    graph: nn.Module, example: Tensor, names: tuple[str, str], path: Path
+) -> dict[str, float]:
+    """Write ``graph``, a reader's in 8 bits, and say how far it is from torch."""
+    round_weights(graph.eval())
+    export_graph(graph, example[:2], names, path)
+    if path.name == READER:
+        to_eight_bits(path, example)
+    parity = check_parity(graph, example, path)
+    print(path.name, path.stat().st_size, parity, flush=True)
+    return parity
 
 
 def build_bundle(
@@ -265,30 +282,26 @@ def build_bundle(
     space: LexicalSpace,
     detector: Detector,
     windows: Tensor,
+    shades: Shades,
     alignment: dict[str, Any],
     card: dict[str, Any],
 ) -> dict[str, Any]:
     """Export all graphs, check them on ``windows`` (N, 480000) of real singing, write the card."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / ALIGNMENT).write_text(json.dumps(alignment) + "\n")
+    write_alignment(out, alignment, shades)
     clips = windows.reshape(-1, CLIP_SAMPLES)
     with torch.no_grad():
-        phones = guess(reader(windows))
+        phones = shades(reader(windows))
     texts = letters_of(["the same words again", "other words altogether and more of them"])[:, 1:]
     vocals = windows.reshape(-1, WINDOW_SAMPLES)[:8]
     parity = {}
     for file, graph, example, names in (
-        ("reader.onnx", ReaderGraph(reader), clips, ("samples", "phones")),
+        (READER, ReaderGraph(reader, shades), clips, ("samples", "phones")),
         ("sound.onnx", SoundGraph(space), phones, ("phones", "embedding")),
         ("text.onnx", TextGraph(space), texts, ("characters", "embedding")),
         (VOCALS, VocalsGraph(detector), vocals, ("samples", "vocalness")),
     ):
-        round_weights(graph.eval())
-        export_graph(graph, example[:2], names, out / file)
-        if file == "reader.onnx":
-            to_eight_bits(out / file, clips)
-        parity[file] = check_parity(graph, example, out / file)
-        print(file, (out / file).stat().st_size, parity[file], flush=True)
+        parity[file] = export_checked(graph, example, names, out / file)
     if not on_par(parity):
         raise RuntimeError(f"not on par with torch, no card written: {parity}")
     full = card_of(out, space, card | {"measured": card.get("measured", {}) | {"parity": parity}})
@@ -296,9 +309,15 @@ def build_bundle(
     return full
 
 
+def write_alignment(out: Path, alignment: dict[str, Any], shades: Shades) -> None:
+    """How what is read is compared, and what may have been sung where it was read."""
+    (out / ALIGNMENT).write_text(json.dumps(alignment) + "\n")
+    np.save(out / PROFILES, shades.steps())
+
+
 def card_of(out: Path, space: LexicalSpace, written: dict[str, Any]) -> dict[str, Any]:
     """The card: what is ``written`` by hand and what follows from the files."""
-    files = ("reader.onnx", "sound.onnx", "text.onnx", VOCALS, ALIGNMENT)
+    files = (READER, "sound.onnx", "text.onnx", VOCALS, ALIGNMENT, PROFILES)
     digests = {f: hashlib.sha256((out / f).read_bytes()).hexdigest() for f in files}
     identity = hashlib.sha256("".join(digests[f] for f in files[:4]).encode()).hexdigest()
     lyrics = {
@@ -308,9 +327,10 @@ def card_of(out: Path, space: LexicalSpace, written: dict[str, Any]) -> dict[str
         "dim": space.options.dim,
         "pooling": "mean",
         "clips": {
-            "file": "reader.onnx",
+            "file": READER,
             "clip_s": CLIP_SAMPLES / SAMPLE_RATE,
             "alignment": ALIGNMENT,
+            "profiles": PROFILES,
         },
         "text": {"file": "text.onnx", "alphabet": ALPHABET, "max_characters": MAX_CHARACTERS},
     }
@@ -343,6 +363,7 @@ def main() -> None:
     parser.add_argument("--space", type=Path, required=True)
     parser.add_argument("--detector", type=Path, required=True)
     parser.add_argument("--alignment", type=Path, required=True, help="as export.align writes it")
+    parser.add_argument("--shades", type=Path, required=True, help="beside it")
     parser.add_argument(
         "--songs", type=Path, nargs="+", required=True, help="to compare with torch on"
     )
@@ -355,6 +376,7 @@ def main() -> None:
         load_space(arguments.space),
         load_detector(arguments.detector),
         windows,
+        load_shades(arguments.shades),
         json.loads(arguments.alignment.read_text()),
         tomllib.loads(arguments.card.read_text()),
     )

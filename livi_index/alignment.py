@@ -8,9 +8,10 @@ a fixed price, and only the best stretch counts, so that a version may lack the 
 
     score = best alignment in nats - what two transcripts of such lengths have by chance
 
-Where the reader was in doubt, a transcript holds a second reading; what is scored is the mean of
-both, the first with the first and the second with the second, in which accidents of either count
-half.
+Where the reader was in doubt, a transcript says so. A model that tells what else may have been sung
+has ``profiles``, which cost hundreds of times as much: only the best are compared by these. Another
+one has a second reading; what is scored is the mean of both, the first with the first and the
+second with the second, in which accidents of either count half.
 
 Chance grows with the logarithm of the product of the lengths (Karlin & Altschul 1990). The
 numbers are those of the model that reads: it says in a file how it confuses phones.
@@ -30,11 +31,13 @@ from numpy.typing import NDArray
 
 from livi_index.errors import BadModel
 from livi_index.models import Bundle, verify_file
+from livi_index.profiles import Profiles
 from livi_index.transcripts import Transcript, second_reading
 
 CLASSES = 32  # that the aligner tells apart; phones that are rare share one
 LARGEST_GAP = 127  # steps; the aligner counts in bytes, and says nothing of larger ones
 SHARED = 10_000_000  # pairs of phones from which several processors are worth their start
+REFINED = 30  # best ones by phones alone that are compared by all that is known of them
 SCHEMA = 1
 
 FloatArray = NDArray[np.float32]
@@ -82,12 +85,15 @@ def read_scoring(bundle: Bundle, file: str) -> Scoring:
 class Aligner:
     """Compares transcripts by one scoring, on ``threads`` processors where there is much to do."""
 
-    def __init__(self, scoring: Scoring, *, threads: int = 1) -> None:
+    def __init__(
+        self, scoring: Scoring, profiles: Profiles | None = None, *, threads: int = 1
+    ) -> None:
         # Imported when needed: loading it takes as long as many a command.
         import stringzilla
         import stringzillas
 
         self._scoring = scoring
+        self.profiles = profiles
         self._threads = threads
         self._strings: Any = stringzilla.Strs
         self._library: Any = stringzillas
@@ -98,8 +104,11 @@ class Aligner:
     ) -> FloatArray:
         """(N, M) float32: each of N transcripts with each of M, in nats above chance.
 
-        ``once`` leaves second readings out, in half the time.
+        ``once`` is by the phones alone, which takes far less time.
         """
+        if self.profiles is not None and not once:
+            rows = [self.profiles.scores(one, those) for one in these]
+            return np.stack(rows) if rows else np.zeros((0, len(those)), np.float32)
         found = np.zeros((len(these), len(those)), np.float32)
         if found.size == 0:
             return found
@@ -112,6 +121,17 @@ class Aligner:
         first, second = self._scoring.chance
         found /= np.float32(self._scoring.steps_per_nat)
         found -= (first + second * sums).astype(np.float32)
+        return found
+
+    def ranked(self, this: Transcript, those: Sequence[Transcript]) -> FloatArray:
+        """(M,) float32 as ``scores``, of the best ``REFINED`` by the phones alone; of all others by
+        these, and with profiles no higher than any of the best."""
+        found: FloatArray = self.scores([this], those, once=True)[0]
+        top = np.argsort(-found, kind="stable")[:REFINED]
+        finer = self.scores([this], [those[row] for row in top])[0]
+        if self.profiles is not None and len(top):
+            np.minimum(found, finer.min(), out=found)
+        found[top] = finer
         return found
 
     def _steps(self, these: list[NDArray[np.uint8]], those: list[NDArray[np.uint8]]) -> Any:

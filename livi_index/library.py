@@ -44,6 +44,7 @@ from livi_index.generations import Generation, RecordingInfo, current
 from livi_index.hearing import Ear, Query, as_audio, query_info
 from livi_index.keeping import bundle_for
 from livi_index.models import Bundle, usable_cpus
+from livi_index.profiles import Profiles, read_profiles
 from livi_index.ranking import (
     WHOLE,
     Heard,
@@ -510,7 +511,13 @@ class Library:
         clips = self.bundle.card.space(SPACE).clips
         if clips is None or not clips.alignment:
             return None
-        return Aligner(read_scoring(self.bundle, clips.alignment), threads=self._processors)
+        scoring, profiles = read_scoring(self.bundle, clips.alignment), self._profiles
+        return Aligner(scoring, profiles, threads=self._processors)
+
+    @cached_property
+    def _profiles(self) -> Profiles | None:
+        clips = self.bundle.card.space(SPACE).clips
+        return read_profiles(self.bundle, clips) if clips else None
 
     @cached_property
     def _familiarity(self) -> Familiarity | None:
@@ -523,8 +530,11 @@ class Library:
         if clips is None or not clips.alignment:
             return None
         phones = read_scoring(self.bundle, clips.alignment)
-        spelling = read_spelling(self.bundle, clips.alignment, phones)
-        return (spelling, Aligner(spelling.scoring, threads=self._processors)) if spelling else None
+        spelling = read_spelling(self.bundle, clips.alignment, phones, self._profiles)
+        if spelling is None:
+            return None
+        aligner = Aligner(spelling.scoring, spelling.profiles, threads=self._processors)
+        return spelling, aligner
 
     @cached_property
     def _text_encoder(self) -> TextEncoder:

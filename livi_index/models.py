@@ -81,11 +81,13 @@ class TextSpec:
 class ClipsSpec:
     """What reads a window first, in clips of ``clip_s``, each for itself; its ``encoder`` then
     gets what was read of all clips of the window, side by side. What is read may be compared by
-    itself too: ``alignment`` is the file that says how, "" for not."""
+    itself too: ``alignment`` is the file that says how, and ``profiles`` the one that says what may
+    have been sung where something was read, "" for not."""
 
     file: str
     clip_s: float
     alignment: str = ""
+    profiles: str = ""
 
 
 @dataclass(frozen=True)
@@ -460,7 +462,7 @@ def _check_card(card: ModelCard, where: str) -> None:
     used += [space.cuda_encoder for space in card.spaces if space.cuda_encoder]
     used += [space.text.file for space in card.spaces if space.text]
     clips = [space.clips for space in card.spaces if space.clips]
-    used += [name for spec in clips for name in (spec.file, spec.alignment) if name]
+    used += [name for spec in clips for name in (spec.file, spec.alignment, spec.profiles) if name]
     used += [card.familiar.file] if card.familiar else []
     if absent := sorted(set(used) - set(card.files)):
         raise BadModel(f"{where} uses files that it does not list: {', '.join(absent)}")

@@ -37,7 +37,6 @@ from livi_index.transcripts import Transcript, between
 from livi_index.vectors import products
 
 BLOCK = 1 << 22  # pairs of segments that are compared at once
-REFINED = 30  # best ones of which second readings are compared too
 FURTHER = 10  # times as many candidates, where the nearest are not it
 RELAYED = 1.0  # nats by which a candidate stays behind what it was found through
 
@@ -207,12 +206,13 @@ def best_pairs(
 def _by_transcripts(
     aligner: Aligner, asked: Transcript, transcripts: list[Transcript], relay_from: float
 ) -> NDArray[np.float64]:
-    scores: NDArray[np.float64] = aligner.scores([asked], transcripts, once=True)[0].astype(float)
-    top = np.argsort(-scores, kind="stable")[:REFINED]
-    scores[top] = aligner.scores([asked], [transcripts[row] for row in top])[0]
+    scores: NDArray[np.float64] = aligner.ranked(asked, transcripts).astype(float)
     if len(scores) and scores.max() >= relay_from:
         best = int(scores.argmax())
-        through = aligner.scores([transcripts[best]], transcripts, once=True)[0].astype(float)
+        if aligner.profiles is None:
+            through = aligner.scores([transcripts[best]], transcripts, once=True)[0].astype(float)
+        else:
+            through = aligner.ranked(transcripts[best], transcripts).astype(float)
         scores = np.maximum(scores, np.minimum(scores[best], through) - RELAYED)
     return scores
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from livi_index.alignment import CLASSES, Scoring
 from livi_index.encoders import normalise_text
 from livi_index.errors import BadModel
 from livi_index.models import Bundle, verify_file
+from livi_index.profiles import Profiles, from_steps, priced
 from livi_index.transcripts import PHONE_DTYPE, Transcript
 
 FIRST_TOKEN = 128  # phones have the numbers below
@@ -26,10 +27,12 @@ FIRST_TOKEN = 128  # phones have the numbers below
 @dataclass(frozen=True, eq=False)
 class Spelling:
     """``tokens``: letters, and groups of letters that stand for one sound; ``scoring``: what one
-    of them, numbered from ``FIRST_TOKEN``, is worth beside a phone."""
+    of them, numbered from ``FIRST_TOKEN``, is worth beside a phone; ``profiles`` which phones it is
+    written for."""
 
     tokens: tuple[str, ...]
     scoring: Scoring
+    profiles: Profiles | None = None
 
     def spell(self, text: str) -> Transcript:
         """(L,) the tokens of a text in place of phones, at no times."""
@@ -42,10 +45,12 @@ class Spelling:
         return spelt
 
 
-def read_spelling(bundle: Bundle, file: str, phones: Scoring) -> Spelling | None:
+def read_spelling(
+    bundle: Bundle, file: str, phones: Scoring, profiles: Profiles | None = None
+) -> Spelling | None:
     """The spelling in a bundle's scoring file, verified first; None where it has none.
 
-    ``phones`` is the scoring of the same file. Raises BadModel.
+    ``phones`` is the scoring of the same file, ``profiles`` those of the bundle. Raises BadModel.
     """
     verify_file(bundle, file)
     path = bundle.path / file
@@ -56,6 +61,7 @@ def read_spelling(bundle: Bundle, file: str, phones: Scoring) -> Spelling | None
         tokens = tuple(str(token) for token in values["tokens"])
         pairs = np.array(values["pairs"], np.int8)
         gap, (first, second) = int(values["gap"]), map(float, values["chance"])
+        likely = np.array(values.get("likely", []), np.uint8)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise BadModel(f"{path} does not say how words are spelt: {error!r}") from error
     whole = pairs.shape == (CLASSES, CLASSES) and 0 < len(tokens) <= CLASSES and all(tokens)
@@ -63,4 +69,12 @@ def read_spelling(bundle: Bundle, file: str, phones: Scoring) -> Spelling | None
         raise BadModel(f"{path} does not say how words are spelt: numbers out of range")
     classes = phones.classes.copy()
     classes[FIRST_TOKEN : FIRST_TOKEN + len(tokens)] = np.arange(len(tokens))
-    return Spelling(tokens, Scoring(classes, pairs, gap, phones.steps_per_nat, (first, second)))
+    scoring = Scoring(classes, pairs, gap, phones.steps_per_nat, (first, second))
+    if profiles is None or not len(likely):
+        return Spelling(tokens, scoring)
+    if likely.shape != (len(tokens), len(profiles.shares)):
+        raise BadModel(f"{path} does not say how words are spelt: likely phones are out of range")
+    table = profiles.likely.copy()
+    table[FIRST_TOKEN : FIRST_TOKEN + len(tokens)] = from_steps(likely)[:, None]
+    written = priced(replace(profiles, likely=table), values.get("prices", {}), bundle)
+    return Spelling(tokens, scoring, written)

@@ -23,7 +23,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from livi_index.alignment import Aligner
+from livi_index.alignment import REFINED, Aligner
 from livi_index.encoders import normalise_text
 from livi_index.errors import BadInput
 from livi_index.generations import Generation
@@ -124,9 +124,23 @@ def seek(
             every[part] = _scores(generation, space, passages, ids[part])
         else:
             read = generation.transcripts_of(ids[part], space)
-            every[part] = spelt.aligner.scores([spelt.whole], read)[0]
+            once = spelt.aligner.profiles is not None
+            every[part] = spelt.aligner.scores([spelt.whole], read, once=once)[0]
+    if spelt is not None and spelt.aligner.profiles is not None:
+        _refine(generation, space, spelt, ids, every)
     order = np.lexsort((ids, -every))
     return Sought(ids[order], every[order])
+
+
+def _refine(
+    generation: Generation, space: str, spelt: Spelt, ids: IntArray, scores: FloatArray
+) -> None:
+    """Compare the best by all that may have been sung, in place; no other is better than these."""
+    top = np.sort(np.argsort(-scores, kind="stable")[:REFINED])
+    if len(top):
+        finer = spelt.aligner.scores([spelt.whole], generation.transcripts_of(ids[top], space))[0]
+        np.minimum(scores, finer.min(), out=scores)
+        scores[top] = finer
 
 
 def _candidates(

@@ -22,17 +22,22 @@ from export.align import (  # noqa: E402
     joint,
     letter_counts,
     merge_classes,
+    profiles_of,
     readings,
     scoring_of,
+    shades_of,
     spelling_of,
     to_json,
+    written_for,
 )
 from export.fit import Heard  # noqa: E402
 from export.phones import PHONES  # noqa: E402
 from export.reader import DOUBT  # noqa: E402
+from export.shades import SHADES, Shades, load_shades, save_shades  # noqa: E402
 from export.train import edit_distance  # noqa: E402
 from livi_index.alignment import CLASSES, Aligner, read_scoring  # noqa: E402
 from livi_index.models import open_bundle  # noqa: E402
+from livi_index.profiles import from_steps  # noqa: E402
 from livi_index.transcripts import PHONE_DTYPE, Transcript  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -200,21 +205,96 @@ def test_a_bundle_reads_what_is_written(learned, tmp_path: Path) -> None:
     )
 
 
-def test_each_mix_of_a_window_is_a_reading_of_what_is_sung() -> None:
-    def rows(*numbers: list[int]) -> torch.Tensor:
-        return torch.tensor([[*some, *[0] * (5 - len(some))] for some in numbers])
+def log_phones(rng: np.random.Generator, phones: NDArray[np.uint8], sure: float) -> torch.Tensor:
+    """(L, 40) what a reader gives that is so sure of these phones, and else holds each for one of
+    the two that follow it."""
+    rows, n = np.arange(len(phones)), N - 1
+    likely = np.full((len(phones), N), 0.01 / N)
+    likely[rows, phones] += sure
+    likely[rows, (phones - 1 + rng.integers(1, 3, len(phones))) % n + 1] += 0.99 - sure
+    return torch.from_numpy(np.log(likely)).float()
 
-    heard = Heard(
-        guesses=torch.stack([rows([1, 2 + DOUBT * 39], [1]), rows([3], [])]).to(torch.int16),
-        clean=rows([1, 2, 4], [3, 3]),
-        texts=["a b d", "c c"],
-    )
-    read, sung = readings(heard)
+
+def test_each_mix_of_a_window_is_a_reading_of_what_is_sung() -> None:
+    rng = np.random.default_rng(3)
+    mixes = [[[1, 2], [1]], [[3], []]]
+    phones, felt = torch.zeros(2, 2, 5, dtype=torch.int8), torch.zeros(2, 2, 5, N)
+    for window, rows in enumerate(mixes):
+        for mix, row in enumerate(rows):
+            phones[window, mix, : len(row)] = torch.tensor(row)
+            felt[window, mix, : len(row)] = log_phones(rng, np.array(row, np.uint8), 0.9)
+    clean = torch.tensor([[1, 2, 4], [3, 3, 0]])
+    heard = Heard(phones, felt.half(), clean, ["a b d", "c c"])
+    shades = shades_of(heard)
+    read, sung = readings(heard, shades)
     assert [row["phone"].tolist() for row in read] == [[1, 2], [1], [3], []]
-    assert [row["other"].tolist() for row in read] == [[0, 39], [0], [0], []]
+    assert {int(row["other"].max(initial=1)) for row in read} == {1}  # too few for more shades
     assert [row.tolist() for row in sung] == [[1, 2, 4], [1, 2, 4], [3, 3], [3, 3]]
     assert {row.dtype for row in sung} == {np.dtype(np.uint8)}
-    assert heard.phones.tolist() == (heard.guesses % DOUBT).tolist()
+    part = heard.part(slice(1, 2))
+    assert part.phones.tolist() == [[[3, 0, 0, 0, 0], [0] * 5]] and part.texts == ["c c"]
+
+
+@pytest.fixture(scope="module")
+def shades() -> Shades:
+    """Of a reader that is sure of half its phones, and in doubt of the others."""
+    rng = np.random.default_rng(8)
+    read = rng.integers(1, N, 8000).astype(np.uint8)
+    felt = [
+        log_phones(rng, part, sure) for part, sure in ((read[:4000], 0.97), (read[4000:], 0.55))
+    ]
+    found = Shades()
+    found.learn(torch.cat(felt))
+    return found
+
+
+def test_shades_tell_doubt(shades: Shades) -> None:
+    rng = np.random.default_rng(9)
+    phones = rng.integers(1, N, 500).astype(np.uint8)
+    kept = []
+    for sure in (0.97, 0.55):
+        felt = log_phones(rng, phones, sure)
+        read = shades(felt)
+        right = read % DOUBT == torch.from_numpy(phones)
+        assert right.all() and ((read // DOUBT >= 1) | (read == 0)).all()
+        assert int(read.max()) // DOUBT <= SHADES
+        told = shades.likely[read % DOUBT, read // DOUBT]
+        exact = shades.soft(felt)
+        # A shade stands for what it was made of: far nearer than the mean of its phone.
+        apart = (told.sqrt() - exact.sqrt()).square().sum(dim=1)[right].mean()
+        mean = shades.likely[read % DOUBT, 0]
+        assert apart < 0.7 * (mean.sqrt() - exact.sqrt()).square().sum(dim=1)[right].mean()
+        kept.append(told[right].amax(dim=1).mean())
+    assert kept[0] > kept[1] + 0.15
+    quiet = torch.full((1, N), -20.0)
+    quiet[0, 0] = 0.0
+    assert shades(quiet).tolist() == [0]
+
+
+def test_shades_survive_their_file_and_a_bundles(shades: Shades, tmp_path: Path) -> None:
+    save_shades(tmp_path / "shades.pt", shades)
+    again = load_shades(tmp_path / "shades.pt")
+    felt = log_phones(np.random.default_rng(10), phones(*range(1, N)), 0.5)
+    assert torch.equal(again(felt), shades(felt)) and torch.equal(again.likely, shades.likely)
+    held = from_steps(shades.steps())
+    assert held.shape == (N, SHADES + 1, N - 1)
+    np.testing.assert_allclose(held, shades.likely.numpy(), atol=0.03)
+    by = profiles_of(shades)
+    np.testing.assert_allclose(by.likely[:N], held)
+    assert by.gap > 0
+
+
+def test_chance_is_learned_for_profiles_too(learned, shades: Shades) -> None:
+    counts, read = learned
+    rng = np.random.default_rng(11)
+    for row in read:
+        row["other"] = rng.integers(1, 5, len(row))
+    by = profiles_of(shades)
+    offset, slope = chance(scoring_of(counts), read[:100], by)
+    assert 0 < slope < 6
+    some, others = read[100:120], read[120:140]
+    scores = [replace(by, chance=(offset, slope)).scores(one, others) for one in some]
+    assert abs(np.mean(scores)) < 2.5
 
 
 def test_letters_are_learned_from_lines(learned) -> None:
@@ -236,3 +316,6 @@ def test_letters_are_learned_from_lines(learned) -> None:
     aligner = Aligner(spelling.scoring)
     worth = aligner.scores([word], [transcript(phones(*right)), transcript(phones(*right[::-1]))])
     assert worth[0, 0] > worth[0, 1] + 2
+    likely = from_steps(written_for(counts))
+    assert likely.shape == (CLASSES, N - 1)
+    assert (likely.argmax(axis=1) + 1).tolist() == said_as.tolist()

@@ -12,13 +12,20 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from export.detector import Detector  # noqa: E402
+from export.reader import DOUBT, Reader, ReaderOptions  # noqa: E402
+from export.shades import Shades, save_shades  # noqa: E402
+from export.train import TrainOptions, optimiser_of, save_checkpoint  # noqa: E402
 from livi_index.audio import load_audio  # noqa: E402
 from livi_index.models import extends, open_bundle, verify  # noqa: E402
+from livi_index.profiles import read_profiles  # noqa: E402
 from livi_index.vocals import VocalDetector  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 READER = ROOT / "tests" / "data" / "tiny-reader"
 HARMONY = ROOT / "tests" / "data" / "tiny-harmony" / "harmony.onnx"
+SMALL = ReaderOptions(
+    width=32, heads=2, feed_forward=64, rotated=8, blocks=2, fine_blocks=1, moments_after=1
+)
 WORDS = """
 name = "tiny-reader"
 version = "7"
@@ -91,6 +98,47 @@ def test_another_detector_makes_another_model(bundle, tmp_path):
     with torch.no_grad():
         told = torch.sigmoid(detector(torch.from_numpy(samples[:48_000][None])))[0]
     assert (voices.singing[0], voices.speech[0]) == pytest.approx(told.tolist(), abs=2e-3)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_another_reader_makes_another_model_and_tells_what_may_have_been_sung(bundle, tmp_path):
+    before = open_bundle(bundle).card
+    torch.manual_seed(1)
+    reader, shades = Reader(SMALL).eval(), Shades()
+    for weight in reader.parameters():  # as after training: equal tensors would share a name
+        weight.data += 0.02 * torch.randn(weight.shape)
+    song = audio_files.write(tmp_path / "song.wav", audio_files.tones(33.0))
+    clips = torch.from_numpy(load_audio(song)[: 3 * 160_000]).reshape(3, -1)
+    with torch.no_grad():
+        shades.learn(reader(clips).flatten(0, 1))
+    options = TrainOptions()
+    checkpoint = tmp_path / "reader.pt"
+    save_checkpoint(checkpoint, reader, optimiser_of(reader, options), 0, 0.0, options)
+    save_shades(tmp_path / "shades.pt", shades)
+    prices = {"shares": shades.shares.tolist(), "gap": 1.5, "shift": 0.25, "chance": [0.0, 1.0]}
+    alignment = json.loads((READER / "alignment.json").read_text()) | {"profiles": prices}
+    (tmp_path / "alignment.json").write_text(json.dumps(alignment))
+    more = ["--reader", checkpoint, "--alignment", tmp_path / "alignment.json"]
+    more += ["--shades", tmp_path / "shades.pt", "--songs", song]
+    card = rewrite(bundle, WORDS, *more)
+    assert card.model_id != before.model_id and card.measured["parity"]["reader.onnx"]
+    assert rewrite(bundle, WORDS, *more).model_id == card.model_id
+    opened = open_bundle(bundle)
+    told = read_profiles(opened, opened.card.space("lyrics").clips)
+    assert (told.gap, told.shift, told.chance) == (1.5, 0.25, (0.0, 1.0))
+    found = opened.open("reader.onnx", threads=1, device="cpu").run(clips.numpy(), 1)
+    with torch.no_grad():
+        expected = shades(reader(clips)).numpy()
+    assert (found % DOUBT == expected % DOUBT).mean() > 0.9
+    words = bundle.parent / "card.toml"
+    command = [sys.executable, "-m", "export.card", bundle, "--card", words]
+    refused = subprocess.run(
+        [*command, "--reader", checkpoint, "--songs", song],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert refused.returncode == 2 and "--shades" in refused.stderr
 
 
 def test_a_second_space_is_an_edition_and_another_one_a_model(bundle):

@@ -23,13 +23,15 @@ from export.lexical import (  # noqa: E402
     padded,
 )
 from export.phones import PHONES, UNKNOWN, phone_number  # noqa: E402
-from export.reader import GUESSES, Frames, Reader, ReaderOptions, greedy_phones  # noqa: E402
+from export.reader import DOUBT, GUESSES, Frames, Reader, ReaderOptions, greedy_phones  # noqa: E402
 from export.restart import reader_of_bundle  # noqa: E402
+from export.shades import Shades  # noqa: E402
 from export.to_onnx import build_bundle, on_par  # noqa: E402
 from export.train import ctc, edit_distance, moment_loss, sequence  # noqa: E402
 from livi_index.alignment import read_scoring  # noqa: E402
 from livi_index.encoders import AudioEncoder, TextEncoder  # noqa: E402
 from livi_index.models import open_bundle  # noqa: E402
+from livi_index.profiles import read_profiles  # noqa: E402
 
 pytestmark = pytest.mark.train
 READS = Path(__file__).parent.parent / "data" / "tiny-reader"
@@ -170,7 +172,13 @@ def test_a_bundle_answers_in_the_product_as_in_torch(space: LexicalSpace, tmp_pa
         weight.data += 0.02 * torch.randn(weight.shape)
     alignment = json.loads((READS / "alignment.json").read_text())
     written = {"name": "small", "version": "1"}
-    card = build_bundle(tmp_path, reader, space, detector, windows, alignment, written)
+    shades = Shades()
+    with torch.no_grad():
+        shades.learn(reader(windows).flatten(0, 1))
+    by = {"shares": shades.shares.tolist(), "gap": 1.0, "shift": 0.3, "chance": [0.0, 0.0]}
+    card = build_bundle(
+        tmp_path, reader, space, detector, windows, shades, alignment | {"profiles": by}, written
+    )
     assert on_par(card["measured"]["parity"])
     bundle = open_bundle(tmp_path)
     text = TextEncoder(bundle).encode(LINES[:1])
@@ -180,6 +188,14 @@ def test_a_bundle_answers_in_the_product_as_in_torch(space: LexicalSpace, tmp_pa
     assert read.guesses is not None and read.guesses.shape == (2, 3, GUESSES)
     clips = bundle.card.space("lyrics").clips
     assert clips is not None and read_scoring(bundle, clips.alignment).gap == alignment["gap"]
+    with torch.no_grad():
+        expected = shades(reader(windows)).reshape(read.guesses.shape).numpy()
+    assert (read.guesses % DOUBT == expected % DOUBT).mean() > 0.9
+    same = (read.guesses % DOUBT == expected % DOUBT) & (expected > 0)
+    assert (read.guesses // DOUBT == expected // DOUBT)[same].mean() > 0.8
+    told = read_profiles(bundle, clips)
+    assert told is not None
+    np.testing.assert_allclose(told.likely[:40], shades.likely.numpy(), atol=0.03)
     assert json.loads((tmp_path / "card.json").read_text())["model_id"] == bundle.card.model_id
     again = reader_of_bundle(tmp_path, SMALL).eval()
     # products come back from 8 bits
