@@ -31,6 +31,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from catalogs.poems import Poem, load_poems, training_poems
@@ -50,6 +52,7 @@ GAP = 1.2  # nats that a phone without a partner costs
 LETTER_SHIFT, LETTER_GAP = 0.2, 1.2
 TOKENS = (*"abcdefghijklmnopqrstuvwxyz", "th", "sh", "ch", "ng", "ee", "oo")
 _SMOOTHING = 2.0
+_SHARED = 4  # words in a row that windows of one poem have in common
 
 Phones = NDArray[np.uint8]
 
@@ -174,18 +177,38 @@ def profiles_of(shades: Shades) -> Profiles:
     return Profiles(likely, shades.shares.numpy(), GAP, SHIFT, (0.0, 0.0))
 
 
+def apart(texts: Sequence[str]) -> NDArray[np.bool_]:
+    """(N,) on which of two sides each window is, so that no line is sung on both: windows that
+    have ``_SHARED`` words in a row in common are on one. ValueError where all hang together."""
+    first: dict[tuple[str, ...], int] = {}
+    pairs = [
+        (first.setdefault(tuple(words[i : i + _SHARED]), number), number)
+        for number, words in enumerate(text.split() for text in texts)
+        for i in range(len(words) - _SHARED + 1)
+    ]
+    one, other = np.array(pairs).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(one)), (one, other)), shape=(len(texts), len(texts)))
+    n, parts = connected_components(graph, directed=False)
+    if n < 2:
+        raise ValueError("all windows share lines with each other; learn from more stems")
+    sides = [0, 0]
+    on_other = np.zeros(n, np.bool_)
+    for part in np.argsort(-np.bincount(parts), kind="stable"):
+        on_other[part] = sides[1] < sides[0]
+        sides[int(on_other[part])] += np.count_nonzero(parts == part)
+    return np.asarray(on_other[parts])
+
+
 def chance(
-    scoring: Scoring,
-    heard: Sequence[Transcript],
-    profiles: Profiles | None = None,
-    seed: int = 1,
+    aligner: Aligner, these: Sequence[Transcript], those: Sequence[Transcript], seed: int = 1
 ) -> tuple[float, float]:
-    """Alignments of what has nothing in common: nats at length 1, and per ln(n * m)."""
+    """Alignments of what has nothing in common: nats at length 1, and per ln(n * m).
+
+    ``these`` and ``those`` were read of different lines."""
     rng = np.random.default_rng([seed, 40])
-    order = rng.permutation(len(heard))
-    halves = [[heard[i] for i in part] for part in np.array_split(order, 2)]
-    these, those = ([_run(half, n, rng) for n in (40, 80, 160, 320, 640) * 30] for half in halves)
-    return _fitted(Aligner(scoring, profiles), these, those)
+    lengths = (40, 80, 160, 320, 640) * 30
+    sides = ([_run(list(side), n, rng) for n in lengths] for side in (these, those))
+    return _fitted(aligner, *sides)
 
 
 def _run(clips: list[Transcript], n: int, rng: np.random.Generator) -> Transcript:
@@ -282,7 +305,7 @@ def letter_chance(
 def _fitted(
     aligner: Aligner, these: Sequence[Transcript], those: Sequence[Transcript]
 ) -> tuple[float, float]:
-    scores = aligner.scores(these, those)
+    scores = aligner.scores(these, those, once=aligner.profiles is None)
     sizes = np.log(np.outer([len(t) for t in these], [len(t) for t in those]))
     slope, offset = np.polyfit(sizes.ravel(), scores.ravel(), 1)
     return float(offset), float(slope)
@@ -353,8 +376,12 @@ def main() -> None:
     scoring = scoring_of(counts)
     poems = training_poems(load_poems(arguments.poems))
     letters = learn_letters(counts, scoring, profiles, heard, poems)
-    finer = prices(profiles, chance(scoring, heard, profiles))
-    values = to_json(scoring, *chance(scoring, heard)) | {
+    sides = np.repeat(apart(kept.texts), kept.phones.shape[1])
+    unlike = [
+        [read for read, on in zip(heard, sides, strict=True) if on == side] for side in (0, 1)
+    ]
+    finer = prices(profiles, chance(Aligner(scoring, profiles), *unlike))
+    values = to_json(scoring, *chance(Aligner(scoring), *unlike)) | {
         "profiles": {"shares": shades.shares.tolist()} | finer,
         "letters": letters,
     }

@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 from export.align import (  # noqa: E402
     STEPS_PER_NAT,
     TOKENS,
+    apart,
     chance,
     confusions,
     joint,
@@ -170,9 +171,10 @@ def test_a_phone_that_was_never_read_or_sung_does_no_harm(learned) -> None:
 def test_chance_grows_with_length_and_leaves_nothing(learned) -> None:
     counts, read = learned
     scoring = scoring_of(counts)
-    offset, slope = chance(scoring, read)
+    halves = read[:150], read[150:]
+    offset, slope = chance(Aligner(scoring), *halves)
     assert 0 < slope < 5
-    assert chance(scoring, read) == (offset, slope)
+    assert chance(Aligner(scoring), *halves) == (offset, slope)
     rng = np.random.default_rng(5)
     others = [misread(rng, clip) for clip in clips(rng, 40, 200)]
     aligner = Aligner(replace(scoring, chance=(offset, slope)))
@@ -290,11 +292,27 @@ def test_chance_is_learned_for_profiles_too(learned, shades: Shades) -> None:
     for row in read:
         row["other"] = rng.integers(1, 5, len(row))
     by = profiles_of(shades)
-    offset, slope = chance(scoring_of(counts), read[:100], by)
+    offset, slope = chance(Aligner(scoring_of(counts), by), read[:50], read[50:100])
     assert 0 < slope < 6
     some, others = read[100:120], read[120:140]
     scores = [replace(by, chance=(offset, slope)).scores(one, others) for one in some]
     assert abs(np.mean(scores)) < 2.5
+
+
+def test_what_is_laid_apart_shares_no_line() -> None:
+    texts = [
+        "the river runs beneath the bridge and carries all",
+        "we counted every summer star",
+        "beneath the bridge and under it the lantern burns for sailors",
+        "the lantern burns for sailors coming home",
+        "until the morning took them",
+        "every summer star until the morning took them all",
+    ]
+    sides = apart(texts)
+    assert sides[[0, 2, 3]].tolist() in ([True] * 3, [False] * 3)
+    assert sides[[1, 5, 4]].tolist() == [not sides[0]] * 3
+    with pytest.raises(ValueError, match="more stems"):
+        apart(texts[2:4])
 
 
 def test_letters_are_learned_from_lines(learned) -> None:
