@@ -8,6 +8,9 @@ of a recording are two witnesses; what λ alone would do, at its value and other
 F1 is that of windows called sung from 0.5 on, with the sung ones of songs against all others that
 are told; cost is the time of one processor for a minute of audio.
 
+Where what is read is a witness for windows as well, they are judged so, and by the detector alone
+beside that: reading costs nothing more, as it is done anyway.
+
 Then what is easily taken for a voice: noise whose power falls with the power 0, 1 and 2 of the
 frequency, and ends of the anthems, cut off after a part of a window and filled with zeros, as the
 last window of a file is. And speech: the recordings of readers whom nobody trained on, and how much
@@ -22,7 +25,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,17 +41,17 @@ from benchmarks.results import (
     print_table,
     write_result,
 )
+from catalogs.lyrics import label_windows
 from catalogs.readings import readings
 from livi_index.answers import SPOKEN
-from livi_index.audio import SAMPLE_RATE, load_audio
+from livi_index.audio import SAMPLE_RATE, Audio, decode, load_audio
 from livi_index.build import BuildOptions, build
+from livi_index.hearing import Ear
 from livi_index.library import SPACE, open_library
 from livi_index.models import Bundle, find_model
-from livi_index.vocals import SegmentOptions, VocalDetector, vocalness
+from livi_index.vocals import SegmentOptions, VocalDetector, confirmed, vocalness
 
 FIRST_MEASURING = "anthem-lbr"
-COVERED = 0.5  # of a window, by lines, for it to count as sung
-CLEAR_S = 1.0  # to the next line, for it to count as not sung
 CALLED_SUNG = 0.5  # probability, for F1
 TIMED_S = 120.0  # of the longest song, for the cost
 NOISE_S = 60.0  # of each colour
@@ -97,39 +100,33 @@ def cost_s(bundle: Bundle, songs: Sequence[Path]) -> float:
     return min(times) * 60 * SAMPLE_RATE / len(longest)
 
 
-def label_windows(
-    lines_s: FloatArray, n_windows: int, window_s: float, duration_s: float
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which windows lines (n, 2) cover by half or more, and which have none within 1 s."""
-    start_s = np.arange(n_windows) * window_s
-    end_s = np.minimum(start_s + window_s, duration_s)
-    covered_s = np.zeros(n_windows)
-    clear = np.ones(n_windows, np.bool_)
-    heard_until = 0.0
-    # Lines may overlap: what was covered already counts once.
-    for line_start_s, line_end_s in sorted(map(tuple, lines_s)):
-        first_s = max(line_start_s, heard_until)
-        inside_s = np.minimum(end_s, line_end_s) - np.maximum(start_s, first_s)
-        covered_s += np.maximum(inside_s, 0)
-        heard_until = max(heard_until, line_end_s)
-        clear &= (line_end_s + CLEAR_S <= start_s) | (line_start_s - CLEAR_S >= end_s)
-    return covered_s >= COVERED * (end_s - start_s), clear
+Listener = Callable[[Audio], FloatArray]
 
 
-def hear_song(detector: VocalDetector, path: Path) -> Heard:
+def listener(bundle: Bundle, *, reads: bool) -> Listener:
+    """What tells how likely singing is in each window: a bundle's detector, with what is read as
+    its witness where the bundle knows of one."""
+    witness, window_s = bundle.card.witness, bundle.card.vocals.window_s
+    if reads and witness:
+        ear = Ear(bundle)
+        return lambda audio: confirmed(*ear.listen(audio), witness, window_s).singing
+    detector = VocalDetector(bundle)
+    return lambda audio: detector.probabilities(audio.samples)
+
+
+def hear_song(listen: Listener, path: Path, window_s: float) -> Heard:
     """A song of ``sung/`` with the times of its lines beside it."""
-    samples = load_audio(path)
-    probabilities = detector.probabilities(samples)
+    audio = decode(path)
+    probabilities = listen(audio)
     lines = json.loads(path.with_suffix(".json").read_bytes())["lines"]
     lines_s = np.array([(line["start_s"], line["end_s"]) for line in lines])
-    duration_s = len(samples) / SAMPLE_RATE
-    labels = label_windows(lines_s, len(probabilities), detector.window_s, duration_s)
+    labels = label_windows(lines_s, len(probabilities), window_s, audio.duration_s)
     return Heard(path.stem, probabilities, *labels)
 
 
-def hear_anthem(detector: VocalDetector, path: Path) -> Heard:
+def hear_anthem(listen: Listener, path: Path) -> Heard:
     """A recording without singing."""
-    probabilities = detector.probabilities(load_audio(path))
+    probabilities = listen(decode(path))
     nothing = np.zeros(len(probabilities), np.bool_)
     return Heard(path.stem, probabilities, nothing, ~nothing)
 
@@ -233,8 +230,9 @@ def judge(bundle: Bundle, data: Path, *, by_build: bool) -> dict[str, Any]:
     detector = VocalDetector(bundle)
     sung = _audio(data / "sung")
     played = [path for path in _audio(data / "instrumental") if path.stem >= FIRST_MEASURING]
-    songs = [hear_song(detector, path) for path in sung]
-    anthems = [hear_anthem(detector, path) for path in played]
+    listen, alone = listener(bundle, reads=by_build), listener(bundle, reads=False)
+    songs = [hear_song(listen, path, detector.window_s) for path in sung]
+    anthems = [hear_anthem(listen, path) for path in played]
     least = SegmentOptions.from_bundle(bundle).min_vocalness
     if by_build:
         found = indexed(bundle, [*sung, *played])
@@ -242,7 +240,12 @@ def judge(bundle: Bundle, data: Path, *, by_build: bool) -> dict[str, Any]:
         found = {h.name for h in (*songs, *anthems) if vocalness(h.probabilities) >= least}
     cost = {"cost_s_per_minute": cost_s(bundle, sung)}
     taken = easily_taken(detector, sung, data)
-    return {"model": model_facts(bundle), **measure(songs, anthems, found, least), **taken, **cost}
+    figures = {**measure(songs, anthems, found, least), **taken, **cost}
+    if by_build and bundle.card.witness:
+        songs = [hear_song(alone, path, detector.window_s) for path in sung]
+        anthems = [hear_anthem(alone, path) for path in played]
+        figures["alone"] = measure(songs, anthems, found, least)
+    return {"model": model_facts(bundle), **figures}
 
 
 def main() -> None:

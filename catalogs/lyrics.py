@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from catalogs import Entry, jamendo_lyrics
 from catalogs.jamendo_lyrics import Line
 from catalogs.manifest import Row
@@ -17,6 +20,8 @@ from catalogs.originals import demo_rows
 from catalogs.sung import score_of
 from catalogs.variants import read_rows
 
+COVERED = 0.5  # of a window, by lines, for it to count as sung
+CLEAR_S = 1.0  # to the next line, for it to count as not sung
 DEMO = Path(__file__).parent / "demo"
 
 
@@ -37,6 +42,25 @@ def lines_of(
         }
     sung = _sung(_rows(metadata or root))
     return {e.recording_id: sung[e.path.stem] for e in entries if e.path.stem in sung}
+
+
+def label_windows(
+    lines_s: NDArray[np.floating], n_windows: int, window_s: float, duration_s: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which windows lines (n, 2) cover by half or more, and which have none within 1 s."""
+    start_s = np.arange(n_windows) * window_s
+    end_s = np.minimum(start_s + window_s, duration_s)
+    covered_s = np.zeros(n_windows)
+    clear = np.ones(n_windows, np.bool_)
+    heard_until = 0.0
+    # Lines may overlap: what was covered already counts once.
+    for line_start_s, line_end_s in sorted(map(tuple, lines_s)):
+        first_s = max(line_start_s, heard_until)
+        inside_s = np.minimum(end_s, line_end_s) - np.maximum(start_s, first_s)
+        covered_s += np.maximum(inside_s, 0)
+        heard_until = max(heard_until, line_end_s)
+        clear &= (line_end_s + CLEAR_S <= start_s) | (line_start_s - CLEAR_S >= end_s)
+    return covered_s >= COVERED * (end_s - start_s), clear
 
 
 def _rows(folder: Path) -> Iterable[Row]:

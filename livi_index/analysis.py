@@ -28,10 +28,12 @@ from livi_index.vocals import (
     Segment,
     SegmentOptions,
     Voices,
+    confirmed,
     counted,
     cut,
     cut_batches,
     over_all,
+    rated,
     segments,
     transcribed,
 )
@@ -142,12 +144,15 @@ class Analyst:
 
     def _finished(self, sung: _Sung) -> Analysed:
         transcript = transcribed(sung.guesses, sung.pieces, self._models.encoder.clip_s)
+        voices = confirmed(sung.voices, transcript, self._models.witness, self._options.window_s)
         kept, counts = counted(sung.pieces, transcript, self._options)
         if len(kept) == 0:
-            return self._instrumental(sung.track, sung.done, sung.voices)
+            return self._instrumental(sung.track, sung.done, voices)
+        duration_s = sung.track.audio.duration_s
         pieces = [sung.pieces[row] for row in kept]
+        pieces = rated(pieces, voices.singing, duration_s, self._options)
         analysis = replace(
-            self._nothing(sung.track, self._models.singing.name, sung.voices),
+            self._nothing(sung.track, self._models.singing.name, voices),
             sung=True,
             vector=pool(sung.vectors[kept], counts),
             start_s=[piece.start_s for piece in pieces],
@@ -157,7 +162,7 @@ class Analyst:
             vectors=sung.vectors[kept],
             transcript=transcript,
         )
-        return Analysed(sung.track.job, sung.track.audio.duration_s, (analysis, *sung.done))
+        return Analysed(sung.track.job, duration_s, (analysis, *sung.done))
 
     def _instrumental(self, track: Track, done: tuple[Analysis, ...], voices: Voices) -> Analysed:
         analysis = self._nothing(track, self._models.singing.name, voices)

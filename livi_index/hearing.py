@@ -29,6 +29,7 @@ from livi_index.vocals import (
     Segment,
     SegmentOptions,
     Voices,
+    confirmed,
     counted,
     cut_batches,
     over_all,
@@ -85,6 +86,15 @@ class Ear:
             info = replace(info, vocalness=voices.vocalness, speech=voices.spoken)
         return Query(info, heard)
 
+    def listen(self, audio: Audio) -> tuple[Voices, Transcript | None]:
+        """What the detector hears in a recording, and what is read of it; None where nothing is.
+
+        Raises BadModel, MissingRuntime.
+        """
+        voices = self._models.detector.voices(audio.samples)
+        pieces = segments(voices.singing, audio.duration_s, self.options)
+        return voices, self._encoded(audio.samples, pieces)[1] if pieces else None
+
     def _sung(self, audio: Audio) -> tuple[Voices, Heard | None, str]:
         """The voices in it, what they sing, and why that may be nothing."""
         voices = self._models.detector.voices(audio.samples)
@@ -98,6 +108,7 @@ class Ear:
             )
             return voices, None, why
         vectors, transcript = self._encoded(audio.samples, pieces)
+        voices = confirmed(voices, transcript, self._models.witness, self.options.window_s)
         kept, counts = counted(pieces, transcript, self.options)
         if len(kept) == 0:
             why = (

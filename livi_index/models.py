@@ -111,13 +111,25 @@ class Space:
 
 
 @dataclass(frozen=True)
+class Witness:
+    """How likely a voice is in a window of the detector's, once it was read: its log-odds are
+    ``detector`` times what the detector gives, ``phones`` for each phone that was read, and
+    ``offset``. ``fitted_on`` says where from."""
+
+    detector: float
+    phones: float
+    offset: float
+    fitted_on: str = ""
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """``card.json``, parsed. ``model_id`` is the same for all precisions of one model.
 
     ``segments`` are fields of ``vocals.SegmentOptions`` by name. ``calibration`` is by question: a
     space for recordings against recordings, ``words`` for typed words against recordings; where
     recordings are compared in all spaces, ``fusion`` says how. The first space is that of lyrics;
-    what it reads of a recording is ``familiar`` or not.
+    what it reads of a recording is ``familiar`` or not, and a ``witness`` of the voice in it.
     """
 
     schema: int
@@ -132,6 +144,7 @@ class ModelCard:
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
     fusion: Fusion | None = None
     familiar: Familiar | None = None
+    witness: Witness | None = None
     trained_on: str = ""
     measured: Mapping[str, Any] = field(default_factory=dict)
     licence: str = ""
@@ -421,6 +434,7 @@ def _build_card(data: dict[str, Any], where: str) -> ModelCard:
         files={k: _build(BundleFile, v, f"{where}: files.{k}") for k, v in data["files"].items()},
         vocals=_build(VocalsSpec, data["vocals"], f"{where}: vocals"),
         fusion=data.get("fusion") and _build(Fusion, data["fusion"], f"{where}: fusion"),
+        witness=data.get("witness") and _build(Witness, data["witness"], f"{where}: witness"),
         familiar=data.get("familiar") and _build(Familiar, data["familiar"], f"{where}: familiar"),
         spaces=tuple(_build_space(space, f"{where}: spaces") for space in data["spaces"]),
         calibration={
@@ -470,6 +484,8 @@ def _check_card(card: ModelCard, where: str) -> None:
     for name in (card.name, *card.files):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == CARD:
             raise BadModel(f"{where} holds a name that is not allowed: {name!r}")
+    if (witness := card.witness) and not min(witness.detector, witness.phones) > 0:
+        raise BadModel(f"{where} has a witness to whom more voice is less")
     if any(not curve.slope > 0 for curve in card.calibration.values()):
         raise BadModel(f"{where} has a calibration in which a better score is no likelier")
     if card.fusion and set(card.fusion.weights) != set(card.space_names):

@@ -10,12 +10,14 @@ from livi_index.vocals import VocalDetector
 
 
 class Opened:
-    """``singing`` is the spec of the first space, ``others`` those over whole recordings.
+    """``singing`` is the spec of the first space, ``others`` those over whole recordings;
+    ``witness`` tells what reading says of voices.
 
     Raises BadModel and MissingRuntime where a network is first asked for.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+        self.witness = bundle.card.witness
         self.singing, *self.others = bundle.card.spaces
         self._bundle = bundle
         self._threads = threads

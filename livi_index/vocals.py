@@ -14,7 +14,7 @@ for a model that reads, segments dropped in which it read nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,12 +22,15 @@ import numpy.typing as npt
 
 from livi_index.audio import SAMPLE_RATE
 from livi_index.errors import BadModel
-from livi_index.models import Bundle, Device
+from livi_index.models import Bundle, Device, Witness
 from livi_index.transcripts import Transcript, count, transcribe
 
 BATCH_WINDOWS = 32
 SHORTEST_S = 5.0  # of a recording: any two shorter ones are as alike as versions of a work
+BESIDE = 0.3  # of a phone that is read in the window before or after
 SILENCE = 1e-4  # -80 dB, root mean square: what is below has no harmony to compare
+
+_SURE = 1e-3  # no detector is surer than that
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -160,6 +163,32 @@ class VocalDetector:
         return heard.reshape(len(windows), -1)
 
 
+def confirmed(
+    voices: Voices, transcript: Transcript | None, witness: Witness | None, window_s: float
+) -> Voices:
+    """What is heard in each window when it is known what was read of it; the same where there is
+    no witness."""
+    if witness is None or transcript is None:
+        return voices
+    heard, read = evidence(voices, transcript, window_s)
+    odds = witness.detector * heard + witness.phones * read + witness.offset
+    singing = 1 / (1 + np.exp(-np.clip(odds, -50, 50)))
+    return replace(voices, singing=singing.astype(np.float32))
+
+
+def evidence(
+    voices: Voices, transcript: Transcript | None, window_s: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Of each of n windows the log-odds that the detector gives, and how many phones were read in
+    it, and in part in those beside it, both (n,)."""
+    likely = np.clip(voices.singing.astype(np.float64), _SURE, 1 - _SURE)
+    phones = np.zeros(len(likely) + 2)
+    if transcript is not None:
+        starts_s = window_s * np.arange(len(likely))
+        phones[1:-1] = count(transcript, starts_s, starts_s + window_s)
+    return np.log(likely / (1 - likely)), phones[1:-1] + BESIDE * (phones[:-2] + phones[2:])
+
+
 def vocalness(probabilities: FloatArray) -> float:
     """The mean probability of singing; 0 for a recording without windows."""
     return float(probabilities.mean(dtype=np.float64)) if len(probabilities) else 0.0
@@ -212,6 +241,15 @@ def over_all(samples: FloatArray, length_s: float, hop_s: float) -> list[Segment
 
 def _is_heard(samples: FloatArray) -> bool:
     return len(samples) > 0 and float(np.square(samples).mean(dtype=np.float64)) >= SILENCE**2
+
+
+def rated(
+    pieces: Sequence[Segment], probabilities: FloatArray, duration_s: float, options: SegmentOptions
+) -> list[Segment]:
+    """The same segments with how much is sung in them by other probabilities."""
+    return [
+        _segment(probabilities, piece.start_s, piece.end_s, duration_s, options) for piece in pieces
+    ]
 
 
 def transcribed(

@@ -13,8 +13,9 @@ import pytest
 from test_library import BUNDLE
 
 from benchmarks import large, lines, query, results, shorts, sung, table
-from benchmarks.detector import auc, f1, label_windows
+from benchmarks.detector import auc, f1
 from benchmarks.processes import pss_bytes, run_measured
+from catalogs.lyrics import label_windows
 from livi_index.audio import SAMPLE_RATE
 from livi_index.build import build
 from livi_index.check import check

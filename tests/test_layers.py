@@ -147,6 +147,7 @@ WORKSHOP_MAY_IMPORT = {
         "audio",
         "vocals",
         "encoders",
+        "hearing",
         "models",
         "metrics",
         "alignment",
