@@ -70,7 +70,7 @@ def read_spelling(
     classes = phones.classes.copy()
     classes[FIRST_TOKEN : FIRST_TOKEN + len(tokens)] = np.arange(len(tokens))
     scoring = Scoring(classes, pairs, gap, phones.steps_per_nat, (first, second))
-    if profiles is None or not len(likely):
+    if profiles is None:
         return Spelling(tokens, scoring)
     if likely.shape != (len(tokens), len(profiles.shares)):
         raise BadModel(f"{path} does not say how words are spelt: likely phones are out of range")

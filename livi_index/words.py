@@ -117,6 +117,7 @@ def seek(
         ids = generation.recording_ids(space)
     else:
         ids = _candidates(generation, space, passages, k, threads)
+    finer = spelt is not None and spelt.aligner.profiles is not None
     every = np.zeros(len(ids), np.float32)
     for first in range(0, len(ids), BLOCK):
         part = slice(first, first + BLOCK)
@@ -124,9 +125,8 @@ def seek(
             every[part] = _scores(generation, space, passages, ids[part])
         else:
             read = generation.transcripts_of(ids[part], space)
-            once = spelt.aligner.profiles is not None
-            every[part] = spelt.aligner.scores([spelt.whole], read, once=once)[0]
-    if spelt is not None and spelt.aligner.profiles is not None:
+            every[part] = spelt.aligner.scores([spelt.whole], read, once=finer)[0]
+    if spelt is not None and finer:
         _refine(generation, space, spelt, ids, every)
     order = np.lexsort((ids, -every))
     return Sought(ids[order], every[order])
