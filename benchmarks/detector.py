@@ -59,6 +59,7 @@ COLOURS = {"white": 0, "pink": 1, "brown": 2}
 LEFT_S = (0.3, 1.0, 2.0)  # of a window at the end of a file
 
 FloatArray = NDArray[np.floating]
+Listener = Callable[[Audio], FloatArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +99,6 @@ def cost_s(bundle: Bundle, songs: Sequence[Path]) -> float:
         detector.probabilities(longest)
         times.append(time.process_time() - begin)
     return min(times) * 60 * SAMPLE_RATE / len(longest)
-
-
-Listener = Callable[[Audio], FloatArray]
 
 
 def listener(bundle: Bundle, *, reads: bool) -> Listener:

@@ -369,6 +369,10 @@ def main() -> None:
     parser.add_argument("--poems", type=Path, required=True)
     arguments = parser.parse_args()
     kept = load_heard(arguments.heard)
+    try:
+        apart_by = apart(kept.texts)
+    except ValueError as error:
+        parser.exit(1, f"{arguments.heard}: {error}\n")
     shades = shades_of(kept)
     save_shades(arguments.out.with_suffix(".shades.pt"), shades)
     heard, sung = readings(kept, shades)
@@ -376,7 +380,7 @@ def main() -> None:
     scoring = scoring_of(counts)
     poems = training_poems(load_poems(arguments.poems))
     letters = learn_letters(counts, scoring, profiles, heard, poems)
-    sides = np.repeat(apart(kept.texts), kept.phones.shape[1])
+    sides = np.repeat(apart_by, kept.phones.shape[1])
     unlike = [
         [read for read, on in zip(heard, sides, strict=True) if on == side] for side in (0, 1)
     ]

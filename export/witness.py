@@ -23,6 +23,7 @@ from catalogs.copies import recordings
 from catalogs.lyrics import label_windows, lines_of
 from catalogs.sung import read_entries
 from livi_index.audio import Audio, decode
+from livi_index.errors import LiviError
 from livi_index.hearing import Ear
 from livi_index.models import Bundle, Witness, find_model
 from livi_index.vocals import evidence
@@ -73,7 +74,10 @@ def main() -> None:
     parser.add_argument("--sung", type=Path, nargs="+", required=True, help="rendered folders")
     parser.add_argument("--played", type=Path, nargs="+", required=True, help="without singing")
     arguments = parser.parse_args()
-    parts = list(windows_of(find_model(arguments.bundle), arguments.sung, arguments.played))
+    try:
+        parts = list(windows_of(find_model(arguments.bundle), arguments.sung, arguments.played))
+    except (LiviError, OSError) as error:
+        parser.exit(1, f"{error}\n")
     told = np.concatenate([part for part, _ in parts])
     sung = np.concatenate([part for _, part in parts])
     detector, phones, offset = weigh(told, sung)

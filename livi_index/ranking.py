@@ -209,7 +209,7 @@ def _by_transcripts(
     scores: NDArray[np.float64] = aligner.ranked(asked, transcripts).astype(float)
     if len(scores) and scores.max() >= relay_from:
         best = int(scores.argmax())
-        if aligner.profiles is None:
+        if aligner.profiles is None:  # its curves were fitted to the first readings of the others
             through = aligner.scores([transcripts[best]], transcripts, once=True)[0].astype(float)
         else:
             through = aligner.ranked(transcripts[best], transcripts).astype(float)

@@ -79,6 +79,7 @@ def test_scores_are_those_of_the_plain_algorithm() -> None:
     found = by.scores(asked, those)
     expected = [smith_waterman(asked, other, by) for other in those]
     assert found.dtype == np.float32
+    # Each of up to 70 pairs and their gaps is rounded to 1/1024 nat.
     np.testing.assert_allclose(found, expected, atol=0.05)
     assert min(expected[-2:]) > 2 * max(expected[:-2]) and expected[4] == 0
     for other, score in zip(those, found, strict=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +45,8 @@ from livi_index.transcripts import PHONE_DTYPE, Transcript  # noqa: E402
 
 pytestmark = pytest.mark.train
 N = len(PHONES)
-READER = Path(__file__).parent.parent / "data" / "tiny-reader"
+ROOT = Path(__file__).parents[2]
+READER = ROOT / "tests" / "data" / "tiny-reader"
 
 
 def phones(*numbers: int) -> NDArray[np.uint8]:
@@ -313,6 +316,18 @@ def test_what_is_laid_apart_shares_no_line() -> None:
     assert sides[[1, 5, 4]].tolist() == [not sides[0]] * 3
     with pytest.raises(ValueError, match="more stems"):
         apart(texts[2:4])
+
+
+def test_too_few_stems_are_said_in_one_line(tmp_path: Path) -> None:
+    phones, felt = torch.ones(2, 2, 3, dtype=torch.int8), torch.zeros(2, 2, 3, N)
+    same = ["the same four words", "and the same four words again"]
+    heard = Heard(phones, felt.half(), torch.ones(2, 3, dtype=torch.int8), same)
+    torch.save(dict(vars(heard)), tmp_path / "heard.pt")
+    command = [sys.executable, "-m", "export.align", tmp_path / "out.json"]
+    command += ["--heard", tmp_path / "heard.pt", "--poems", tmp_path / "poems"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "more stems" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_letters_are_learned_from_lines(learned) -> None:

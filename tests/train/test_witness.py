@@ -60,3 +60,12 @@ def test_a_reader_that_hears_more_than_the_detector_counts_more(tmp_path):
     assert told["phones"] > 0 and "3 recordings" in told["fitted_on"]
     card = json.loads((bundle / "card.json").read_text())
     assert "witness" not in card  # it is printed, for the card's words
+
+
+def test_what_is_missing_is_said_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "export.witness", songs.READER, "--played", tmp_path]
+    done = subprocess.run(
+        [*command, "--sung", tmp_path / "none"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "none/entries.csv" in done.stderr
+    assert done.stderr.count("\n") == 1
