@@ -159,6 +159,11 @@ def main() -> None:
     if arguments.reader and not (arguments.alignment and arguments.shades):
         parser.error("--reader needs the --alignment and --shades that were learned for it")
     path = arguments.bundle / "card.json"
+    given = vars(arguments) | {"bundle": path}
+    for files in given.values():
+        for file in files if isinstance(files, list) else [files]:
+            if file and not file.is_file():
+                parser.error(f"{file} is not there")
     card = json.loads(path.read_text())
     if arguments.songs:
         songs = torch.from_numpy(np.stack([window_of(song) for song in arguments.songs]))

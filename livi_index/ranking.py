@@ -57,7 +57,7 @@ class RankOptions:
     candidates: int = 100  # recordings by track vector, and again by segments, at least
     cohort: int = 128  # recordings that are drawn, at most, to hold scores against
     align: bool = True
-    all_below: int = 1000
+    all_below: int = 5000
     cells: int = 50_000_000
     certain_from: float = 20.0
     relay_from: float = 6.0

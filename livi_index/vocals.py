@@ -85,6 +85,7 @@ class SegmentOptions:
     hop_s: float = 30.0  # from one slice to the next
     min_tail_sung_s: float = 0.0  # a region's short last slice needs this much singing
     min_phones_per_s: float = 0.0  # that are read in a segment; below, no words are sung in it
+    min_densest_phones_per_s: float = 0.0  # in some segment; below, no words in the recording
     weighting: Literal["equal", "sung", "read"] = "equal"  # of segments in a track's vector
     window_s: float = 3.0  # that one probability speaks for
 
@@ -275,7 +276,8 @@ def counted(
     """Which of N segments are kept, (n,) ascending, and what each of those counts, (n,) float32.
 
     What was read of the recording is the second witness of singing, where the model reads: a
-    detector takes some strings and brass for voices, but nobody reads words in them.
+    detector takes some strings and brass for voices, but nobody reads words in them. A song may
+    pause for long, but it is somewhere dense; an instrument that seems to speak now and then is not.
     """
     sung_s = np.array([piece.sung_s for piece in pieces], np.float32)
     rows = np.arange(len(pieces))
@@ -287,10 +289,12 @@ def counted(
         return rows, worth
     start_s = np.array([piece.start_s for piece in pieces])
     end_s = np.array([piece.end_s for piece in pieces])
-    phones = count(transcript, start_s, end_s)
+    phones, lengths_s = count(transcript, start_s, end_s), end_s - start_s
     if options.weighting == "read":
         worth = np.maximum(phones, 1).astype(np.float32)
-    kept = np.flatnonzero(phones >= options.min_phones_per_s * (end_s - start_s))
+    if not (phones >= options.min_densest_phones_per_s * lengths_s).any():
+        return rows[:0], worth[:0]
+    kept = np.flatnonzero(phones >= options.min_phones_per_s * lengths_s)
     return kept, worth[kept]
 
 

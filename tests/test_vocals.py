@@ -174,6 +174,18 @@ def test_segments_in_which_little_is_read_are_dropped() -> None:
     assert len(rows) == len(worth) == 0
 
 
+def test_a_recording_that_is_nowhere_dense_has_no_words() -> None:
+    pieces = [Segment(0, 30, 1, 30), Segment(30, 60, 1, 30), Segment(60, 70, 1, 10)]
+    read = phones(*np.arange(0, 30, 3), *np.arange(31, 61, 2), 61, 62)
+    for densest, kept in ((0.0, [0, 1]), (0.5, [0, 1]), (0.51, []), (9.0, [])):
+        options = SegmentOptions(min_phones_per_s=0.3, min_densest_phones_per_s=densest)
+        rows, worth = counted(pieces, read, options)
+        assert rows.tolist() == kept and len(worth) == len(kept)
+        assert counted(pieces, None, options)[0].tolist() == [0, 1, 2], "nothing was read"
+    rows, worth = counted([], phones(), SegmentOptions(min_densest_phones_per_s=1.0))
+    assert len(rows) == len(worth) == 0
+
+
 def test_what_was_read_in_batches_is_one_transcript() -> None:
     pieces = [Segment(0, 30, 1, 30), Segment(10, 40, 1, 30), Segment(55, 75, 1, 20)]
     at = {0: [1, 2], 10: [2, 3], 20: [3, 4], 30: [5, 0], 55: [6, 7], 65: [0, 8], 75: [9, 9]}

@@ -141,6 +141,22 @@ def test_another_reader_makes_another_model_and_tells_what_may_have_been_sung(bu
     assert refused.returncode == 2 and "--shades" in refused.stderr
 
 
+def test_what_is_not_there_is_named(bundle, tmp_path):
+    (words := tmp_path / "card.toml").write_text(WORDS)
+    nowhere = tmp_path / "nowhere"
+    for more in (
+        [nowhere, "--card", words],
+        [bundle, "--card", nowhere],
+        [bundle, "--card", words, "--harmony", nowhere],
+        [bundle, "--card", words, "--detector", nowhere, "--songs", words],
+        [bundle, "--card", words, "--detector", words, "--songs", words, nowhere],
+    ):
+        command = [sys.executable, "-m", "export.card", *more]
+        refused = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+        assert refused.returncode == 2 and "Traceback" not in refused.stderr
+        assert f"{nowhere}" in refused.stderr and "is not there" in refused.stderr
+
+
 def test_a_second_space_is_an_edition_and_another_one_a_model(bundle):
     before = open_bundle(bundle).card
     card = rewrite(bundle, WORDS + FUSED, "--harmony", HARMONY)
