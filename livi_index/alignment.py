@@ -37,10 +37,14 @@ from livi_index.transcripts import Transcript, second_reading
 CLASSES = 32  # that the aligner tells apart; phones that are rare share one
 LARGEST_GAP = 127  # steps; the aligner counts in bytes, and says nothing of larger ones
 SHARED = 10_000_000  # pairs of phones from which several processors are worth their start
-REFINED = 30  # best ones by phones alone that are compared by all that is known of them
+LEAST_REFINED = 30  # best ones by phones alone that are compared by all that is known of them
+REFINED_CELLS = 8_000_000  # pairs of phones that may be, 50 ms of one processor
+DOUBTED = 4  # times as many, where the best is not certain
+CERTAIN = 20.0  # nats; what is alike by chance has never had 15 among hundreds of recordings
 SCHEMA = 1
 
 FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,15 +128,35 @@ class Aligner:
         return found
 
     def ranked(self, this: Transcript, those: Sequence[Transcript]) -> FloatArray:
-        """(M,) float32 as ``scores``, of the best ``REFINED`` by the phones alone; of all others by
-        these, and with profiles no higher than any of the best."""
+        """(M,) float32 as ``scores``, of as many of the best by the phones alone as ``refined``
+        says, or more where none of these is certain; of all others by the phones alone, and with
+        profiles no higher than any of the best."""
         found: FloatArray = self.scores([this], those, once=True)[0]
-        top = np.argsort(-found, kind="stable")[:REFINED]
-        finer = self.scores([this], [those[row] for row in top])[0]
-        if self.profiles is not None and len(top):
-            np.minimum(found, finer.min(), out=found)
-        found[top] = finer
+        if len(those) == 0:
+            return found
+        order = np.argsort(-found, kind="stable")
+        best = order[: self.refined(len(this) * float(np.mean([*map(len, those)])))]
+        found[best] = self._finer(this, those, best)
+        if self.profiles is None:
+            return found
+        if found[best].max() < CERTAIN:
+            more = order[len(best) : DOUBTED * len(best)]
+            found[more] = self._finer(this, those, more)
+            best = order[: len(best) + len(more)]
+        rest = order[len(best) :]
+        found[rest] = np.minimum(found[rest], found[best].min())
         return found
+
+    def _finer(self, this: Transcript, those: Sequence[Transcript], rows: IntArray) -> FloatArray:
+        found: FloatArray = self.scores([this], [those[row] for row in rows])[0]
+        return found
+
+    def refined(self, cells: float) -> int:
+        """How many recordings are compared by all that is known where one has so many pairs of
+        phones with what is asked."""
+        if self.profiles is None:
+            return LEAST_REFINED
+        return max(LEAST_REFINED, int(REFINED_CELLS / max(1.0, cells)))
 
     def _steps(self, these: list[NDArray[np.uint8]], those: list[NDArray[np.uint8]]) -> Any:
         """(N, M) scores of best alignments, in steps."""

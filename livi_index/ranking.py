@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from livi_index.alignment import Aligner
+from livi_index.alignment import CERTAIN, Aligner
 from livi_index.encoders import pool
 from livi_index.generations import Generation
 from livi_index.transcripts import Transcript, between
@@ -59,7 +59,7 @@ class RankOptions:
     align: bool = True
     all_below: int = 5000
     cells: int = 50_000_000
-    certain_from: float = 20.0
+    certain_from: float = CERTAIN
     relay_from: float = 6.0
     pairs: int = 3  # best pairs of segments that count
     track_weight: float = 0.3  # of the cosine of the whole tracks

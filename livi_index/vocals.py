@@ -277,7 +277,7 @@ def counted(
 
     What was read of the recording is the second witness of singing, where the model reads: a
     detector takes some strings and brass for voices, but nobody reads words in them. A song may
-    pause for long, but it is somewhere dense; an instrument that seems to speak now and then is not.
+    pause for long, but it is dense somewhere; an instrument that seems to speak at times is not.
     """
     sung_s = np.array([piece.sung_s for piece in pieces], np.float32)
     rows = np.arange(len(pieces))

@@ -23,7 +23,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from livi_index.alignment import REFINED, Aligner
+from livi_index.alignment import Aligner
 from livi_index.encoders import normalise_text
 from livi_index.errors import BadInput
 from livi_index.generations import Generation
@@ -136,7 +136,9 @@ def _refine(
     generation: Generation, space: str, spelt: Spelt, ids: IntArray, scores: FloatArray
 ) -> None:
     """Compare the best by all that may have been sung, in place; no other is better than these."""
-    top = np.sort(np.argsort(-scores, kind="stable")[:REFINED])
+    n_recordings = max(1, len(generation.recording_ids(space)))
+    cells = len(spelt.whole) * generation.phones(space) / n_recordings
+    top = np.sort(np.argsort(-scores, kind="stable")[: spelt.aligner.refined(cells)])
     if len(top):
         finer = spelt.aligner.scores([spelt.whole], generation.transcripts_of(ids[top], space))[0]
         np.minimum(scores, finer.min(), out=scores)

@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 import songs
 
-from livi_index.alignment import CLASSES, REFINED, Aligner, Scoring, read_scoring
+from livi_index.alignment import (
+    CLASSES,
+    DOUBTED,
+    REFINED_CELLS,
+    Aligner,
+    Scoring,
+    read_scoring,
+)
 from livi_index.errors import BadModel
 from livi_index.models import Bundle, open_bundle
 from livi_index.profiles import STEPS_PER_NAT, Profiles, from_steps, read_profiles
@@ -128,20 +135,31 @@ def scoring() -> Scoring:
     return Scoring(np.arange(256, dtype=np.uint8) % CLASSES, pairs, 7, 6.0, (0.0, 0.0))
 
 
-def test_the_best_by_their_phones_are_compared_by_all_and_none_is_better() -> None:
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_best_by_their_phones_are_compared_by_all_and_none_is_better(is_there: bool) -> None:
     rng = np.random.default_rng(7)
-    song = random(rng, 60)
-    those = [random(rng, 60) for _ in range(2 * REFINED)] + [misheard(rng, song)]
+    song = random(rng, 400)
+    those = [random(rng, 400) for _ in range(6 * REFINED_CELLS // 400**2)]
+    those += [misheard(rng, song)] if is_there else []
     aligner, by = Aligner(scoring(), profiles(8)), profiles(8)
     once = Aligner(scoring()).scores([song], those, once=True)[0]
     found = aligner.ranked(song, those)
-    top = np.argsort(-once, kind="stable")[:REFINED]
+    several = aligner.refined(400**2) * (1 if is_there else DOUBTED)
+    assert 0 < several < len(those)
+    top = np.argsort(-once, kind="stable")[:several]
     rest = np.setdiff1d(np.arange(len(those)), top)
-    np.testing.assert_allclose(found[top], by.scores(song, [those[i] for i in top]), atol=1e-5)
-    assert found[rest].max() <= found[top].min() and found.argmax() == len(those) - 1
+    np.testing.assert_allclose(found[top], by.scores(song, [those[i] for i in top]), atol=1e-4)
+    assert found[rest].max() <= found[top].min()
+    assert not is_there or found.argmax() == len(those) - 1
     np.testing.assert_allclose(found[rest], np.minimum(once[rest], found[top].min()), atol=1e-5)
     np.testing.assert_array_equal(aligner.scores([song], those, once=True)[0], once)
     assert aligner.scores([], those).shape == (0, len(those)) and len(aligner.ranked(song, [])) == 0
+
+
+def test_the_shorter_the_more_are_compared_by_all() -> None:
+    aligner = Aligner(scoring(), profiles(8))
+    assert aligner.refined(400**2) < aligner.refined(20 * 400) == REFINED_CELLS // (20 * 400)
+    assert aligner.refined(1e9) == Aligner(scoring()).refined(1.0) > 0
 
 
 def steps_of(likely: np.ndarray) -> np.ndarray:
