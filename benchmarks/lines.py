@@ -40,7 +40,8 @@ from livi_index.audio import SAMPLE_RATE, load_audio
 from livi_index.build import BuildOptions, build
 from livi_index.encoders import AudioEncoder, normalise_text
 from livi_index.library import SPACE, Library, open_library
-from livi_index.models import Bundle
+from livi_index.models import Bundle, ClipsSpec
+from livi_index.profiles import read_profiles
 from livi_index.spelling import read_spelling
 from livi_index.transcripts import Transcript, between
 from livi_index.vocals import Segment, cut
@@ -89,11 +90,12 @@ def songs_in(library: Library, folder: Path) -> Iterator[Song]:
         yield Song(path, known["language"], lines, heard.transcript, windows)
 
 
-def places(songs: Sequence[Song], bundle: Bundle, file: str) -> dict[str, Any]:
+def places(songs: Sequence[Song], bundle: Bundle, clips: ClipsSpec) -> dict[str, Any]:
     """Mean reciprocal ranks of lines among all windows."""
-    spelling = read_spelling(bundle, file, read_scoring(bundle, file))
+    scoring = read_scoring(bundle, clips.alignment)
+    spelling = read_spelling(bundle, clips.alignment, scoring, read_profiles(bundle, clips))
     assert spelling is not None, "the model does not read letters"
-    aligner = Aligner(spelling.scoring)
+    aligner = Aligner(spelling.scoring, spelling.profiles)
     every = [(song, window) for song in songs for window in song.windows]
     read = [between(song.read, *window) for song, window in every]
     found: dict[str, list[float]] = {"english": [], "others": []}
@@ -155,11 +157,12 @@ def windows_of(songs: Sequence[Song]) -> list[Window]:
     ]
 
 
-def repeats(songs: Sequence[Song], bundle: Bundle, file: str) -> dict[str, Any]:
+def repeats(songs: Sequence[Song], bundle: Bundle, clips: ClipsSpec) -> dict[str, Any]:
     """Mean average precisions by each way of comparing windows."""
     every = windows_of(songs)
     read = [between(songs[w.song].read, w.start_s, w.end_s) for w in every]
-    words = Aligner(read_scoring(bundle, file)).scores(read, read)
+    aligner = Aligner(read_scoring(bundle, clips.alignment), read_profiles(bundle, clips))
+    words = aligner.scores(read, read)
     vectors, means = embedded(songs, every, bundle)
     sound = means @ means.T
     kinds = {
@@ -230,9 +233,9 @@ def main() -> None:
     figures = {
         "model": model_facts(bundle),
         "songs": len(songs),
-        "places": places(songs, bundle, clips.alignment),
+        "places": places(songs, bundle, clips),
         "phones": phone_errors(songs),
-        "repeats": repeats(songs, bundle, clips.alignment),
+        "repeats": repeats(songs, bundle, clips),
     }
     write_result("lines", figures, options.out)
     print_table([("line → place", "MRR"), *figures["places"]["mrr"].items()])
