@@ -76,7 +76,8 @@ def _beside_the_published_way(figures: Figures) -> str:
 def _heads(figures: Figures) -> str:
     rows = figures["rows"].items()
     found = [f"{name} {row['hr1']:.3f} / {row['words_hr1']:.3f}" for name, row in rows]
-    taught = f"heads taught for {figures['training_epochs']:g} epochs"
+    windows = f"{figures['training_rows']:,} windows"
+    taught = f"heads taught on {windows}, {figures['training_epochs']:g} times"
     size = f"{figures['works']} works, {taught}"
     model = figures["model"]
     return f"{'; '.join(found)} ({model['name']} {model['version']}, {size})"
