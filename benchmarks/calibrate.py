@@ -155,10 +155,8 @@ def of_both(library: Library, truth: Truth, curves: Mapping[str, Calibration]) -
     judged = Judged()
     names = list(curves)
     for number in library.recording_ids(SPACE).tolist():
-        parts, ids = scores_in(library, number, names, truth.same(number))
-        every = np.column_stack(
-            [curves[name].relative(parts[name], np.isfinite(parts[name])) for name in names]
-        )
+        parts, drawn, ids = scores_in(library, number, names, truth.same(number))
+        every = np.column_stack([curves[n].relative(parts[n], drawn[n]) for n in names])
         known = np.isfinite(every).all(axis=1)
         judged.add(every[known], truth.right(number, ids[known]), truth.of[number])
     return judged
@@ -166,16 +164,19 @@ def of_both(library: Library, truth: Truth, curves: Mapping[str, Calibration]) -
 
 def scores_in(
     library: Library, number: int, names: Sequence[str], without: Sequence[int]
-) -> tuple[dict[str, FloatArray], NDArray[np.int64]]:
-    """The scores of one recording's candidates in some spaces, each by itself; and their ids."""
+) -> tuple[dict[str, FloatArray], dict[str, BoolArray], NDArray[np.int64]]:
+    """The scores of one recording's candidates in some spaces, each by itself; which of them are of
+    its cohort; and their ids."""
     heard = library.stored(number)
     found = {name: library.score(heard, space=name, without=without) for name in names}
     ids = np.unique(np.concatenate([part.recording_ids for part in found.values()]))
-    parts = {}
+    parts, drawn = {}, {}
     for name, part in found.items():
-        parts[name] = np.full(len(ids), np.nan)
-        parts[name][np.searchsorted(ids, part.recording_ids)] = part.scores
-    return parts, ids
+        assert part.cohort is not None
+        place = np.searchsorted(ids, part.recording_ids)
+        parts[name], drawn[name] = np.full(len(ids), np.nan), np.zeros(len(ids), np.bool_)
+        parts[name][place], drawn[name][place] = part.scores, part.cohort
+    return parts, drawn, ids
 
 
 def of_lines(library: Library, folder: Path, truth: Truth) -> Judged:

@@ -127,10 +127,16 @@ class Aligner:
         found -= (first + second * sums).astype(np.float32)
         return found
 
-    def ranked(self, this: Transcript, those: Sequence[Transcript]) -> FloatArray:
+    def ranked(
+        self, this: Transcript, those: Sequence[Transcript], always: IntArray | None = None
+    ) -> FloatArray:
         """(M,) float32 as ``scores``, of as many of the best by the phones alone as ``refined``
         says, or more where none of these is certain; of all others by the phones alone, and with
-        profiles no higher than any of the best."""
+        profiles no higher than any of the best.
+
+        With profiles, rows ``always`` (n,) are scored like the best, wherever they stand: where
+        scores are held against theirs, these must be of one kind.
+        """
         found: FloatArray = self.scores([this], those, once=True)[0]
         if len(those) == 0:
             return found
@@ -145,6 +151,8 @@ class Aligner:
             best = order[: len(best) + len(more)]
         rest = order[len(best) :]
         found[rest] = np.minimum(found[rest], found[best].min())
+        if always is not None and len(rows := np.intersect1d(rest, always)):
+            found[rows] = self._finer(this, those, rows)
         return found
 
     def _finer(self, this: Transcript, those: Sequence[Transcript], rows: IntArray) -> FloatArray:

@@ -56,6 +56,9 @@ def score_in_all(
     others = [space for space in heard if space != first]
     if others and first in heard and _read_per_s(heard[first], heard[others[0]]) < least:
         heard = {space: heard[space] for space in others}
+    drawn_ids = np.unique(
+        np.concatenate([cohort(generation, space, options.cohort) for space in heard])
+    )
     ids = np.zeros(0, np.int64)
     found = {}
     # The first space comes last: what others find is worth a closer look there.
@@ -67,6 +70,7 @@ def score_in_all(
             options if space == first else WHOLE,
             aligner=aligner if space == first else None,
             also=ids,
+            held_against=drawn_ids,
             without=without,
             threads=threads,
         )
@@ -76,9 +80,7 @@ def score_in_all(
     }
     if others and first in heard:
         by_space[first][generation.read_per_s(ids, first, others[0]) < least] = np.nan
-    drawn = np.isin(
-        ids, np.concatenate([cohort(generation, space, options.cohort) for space in heard])
-    )
+    drawn = np.isin(ids, drawn_ids)
     return in_order(ids, nats(card, by_space, drawn), by_space, drawn)
 
 

@@ -123,16 +123,20 @@ def score_candidates(
     *,
     aligner: Aligner | None = None,
     also: IntArray | None = None,
+    held_against: IntArray | None = None,
     without: Collection[int] = (),
     threads: int = 0,
 ) -> Scored:
     """All candidates of one space of a generation, with their scores.
 
     ``aligner`` compares what the generation's model reads; None where it does not. ``also`` are
-    candidates whatever their vectors, ``without`` are none.
+    candidates whatever their vectors, ``without`` are none; ``held_against``, in place of the
+    cohort, are compared as well as the best are.
     """
     track = pool(heard.vectors, heard.weights)
     named = drawn = cohort(generation, space, options.cohort)
+    if held_against is None:
+        held_against = drawn
     if also is not None:
         named = np.union1d(drawn, also[generation.holds(also, space)])
 
@@ -146,7 +150,10 @@ def score_candidates(
         for n_tracks in (n, FURTHER * n):
             ids = nearest(n_tracks, heard.vectors[_apart(heard)])
             transcripts = generation.transcripts_of(ids, space)
-            scores = _by_transcripts(aligner, heard.transcript, transcripts, options.relay_from)
+            always = np.flatnonzero(np.isin(ids, held_against))
+            scores = _by_transcripts(
+                aligner, heard.transcript, transcripts, always, options.relay_from
+            )
             if n_tracks >= n_all or (len(scores) and scores.max() >= options.certain_from):
                 break
     else:
@@ -204,9 +211,13 @@ def best_pairs(
 
 
 def _by_transcripts(
-    aligner: Aligner, asked: Transcript, transcripts: list[Transcript], relay_from: float
+    aligner: Aligner,
+    asked: Transcript,
+    transcripts: list[Transcript],
+    always: IntArray,
+    relay_from: float,
 ) -> NDArray[np.float64]:
-    scores: NDArray[np.float64] = aligner.ranked(asked, transcripts).astype(float)
+    scores: NDArray[np.float64] = aligner.ranked(asked, transcripts, always).astype(float)
     if len(scores) and scores.max() >= relay_from:
         best = int(scores.argmax())
         if aligner.profiles is None:  # its curves were fitted to the first readings of the others
