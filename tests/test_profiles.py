@@ -156,6 +156,20 @@ def test_the_best_by_their_phones_are_compared_by_all_and_none_is_better(is_ther
     assert aligner.scores([], those).shape == (0, len(those)) and len(aligner.ranked(song, [])) == 0
 
 
+def test_what_scores_are_held_against_is_compared_by_all_wherever_it_stands() -> None:
+    rng = np.random.default_rng(11)
+    song = random(rng, 400)
+    those = [random(rng, 400) for _ in range(4 * REFINED_CELLS // 400**2)] + [misheard(rng, song)]
+    aligner, by = Aligner(scoring(), profiles(8)), profiles(8)
+    drawn = np.arange(0, len(those), 3)
+    capped, found = aligner.ranked(song, those), aligner.ranked(song, those, drawn)
+    expected = by.scores(song, [those[row] for row in drawn])
+    np.testing.assert_allclose(found[drawn], expected, atol=1e-4)
+    others = np.setdiff1d(np.arange(len(those)), drawn)
+    np.testing.assert_array_equal(found[others], capped[others])
+    assert not np.allclose(capped[drawn], expected, atol=0.1), "some are not among the best"
+
+
 def test_the_shorter_the_more_are_compared_by_all() -> None:
     aligner = Aligner(scoring(), profiles(8))
     assert aligner.refined(400**2) < aligner.refined(20 * 400) == REFINED_CELLS // (20 * 400)
