@@ -7,6 +7,9 @@ are versions, by their scores as the product holds them against a cohort. Where 
 space, one more curve is fitted to the scores of both. Typed lines of the songs that the first
 folder has words of give a curve for words.
 
+Before that, where transcripts are compared by profiles, it is learned what alignments of recordings
+score that are no versions of each other: the scores of which the curves are of are held against it.
+
 Curves are fitted on half of the works (drawn by their names) and judged on the others (Brier score
 and expected calibration error), then fitted on all. Here nearly every recording has versions, and
 in a catalogue few have: the odds that are printed, as a part of the card, are lowered to those
@@ -17,7 +20,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +30,9 @@ from numpy.typing import NDArray
 from benchmarks.results import arguments, bundle_of, model_facts, print_table, write_result
 from benchmarks.truth import Truth, entries_in, truth_of
 from benchmarks.words import questions
-from livi_index.calibration import ONE_SIGMA, Calibration
+from livi_index.calibration import ONE_SIGMA, Calibration, Chance
 from livi_index.library import BOTH, SPACE, Library
+from livi_index.profiles import Profiles, read_profiles
 
 K = 10  # hits of a typed line
 ROUNDS = 50
@@ -36,6 +40,7 @@ RIDGE = 1e-3  # where scores part right from wrong, the best curve would be a st
 BINS = 10
 LEAST_READ = 0.8  # phones a second: 96 % of the sung training songs have more, no band has
 VERSIONS = 0.2  # that a query has in a library, on average: one in five has one
+LEAST_OFF = 0.05  # nats; nearer to the mean than that is all the same
 SHOWN = 60  # bins of a distribution
 
 FloatArray = NDArray[np.float64]
@@ -127,13 +132,35 @@ def distribution(log_odds: FloatArray, right: BoolArray) -> dict[str, list[float
     return {"edges": edges.tolist(), **counts}
 
 
+def chance_of(library: Library, truth: Truth, profiles: Profiles) -> Chance:
+    """What alignments of songs score that are no versions of each other."""
+    ids = library.recording_ids(SPACE)
+    read = library.generation.transcripts_of(ids, SPACE)
+    found = [profiles.compared(mine, read[:row]) for row, mine in enumerate(read)]
+    unlike = np.concatenate(
+        [~truth.right(number, ids[:row]) for row, number in enumerate(ids.tolist())]
+    )
+    nats, features = (np.concatenate(part)[unlike] for part in zip(*found, strict=True))
+    mean, *_ = np.linalg.lstsq(features, nats)
+    off = np.log(np.maximum(np.abs(nats - features @ mean), LEAST_OFF))
+    log_spread, *_ = np.linalg.lstsq(features, off)
+    log_spread[0] -= off.mean()  # so that a usual pair has spread 1
+    what = f"{len(nats)} pairs of {len(read)} recordings of the training split"
+    return Chance(_rounded(mean), _rounded(log_spread), what)
+
+
+def _rounded(values: FloatArray) -> list[float]:
+    return [round(float(value), 4) for value in values]
+
+
 def usual(library: Library, truth: Truth, space: str) -> tuple[float, float]:
     """Median and spread of the scores with a cohort, of a usual query."""
     seen = []
     for number in library.recording_ids(space).tolist():
         found = library.score(library.stored(number), space=space, without=truth.same(number))
-        if found.cohort is not None and found.cohort.any():
-            middle, above = np.percentile(found.scores[found.cohort], (50, ONE_SIGMA))
+        if found.cohorts[space].any():
+            drawn = found.scores[found.cohorts[space]]
+            middle, above = np.percentile(drawn, (50, ONE_SIGMA))
             seen.append((middle, above - middle))
     median, spread = np.median(seen, axis=0)
     return round(float(median), 4), round(float(spread), 4)
@@ -144,8 +171,7 @@ def of_space(library: Library, truth: Truth, space: str, relative: Calibration) 
     judged = Judged()
     for number in library.recording_ids(space).tolist():
         found = library.score(library.stored(number), space=space, without=truth.same(number))
-        assert found.cohort is not None
-        scores = relative.relative(found.scores, found.cohort)
+        scores = relative.relative(found.scores, found.cohorts[space])
         judged.add(scores[:, None], truth.right(number, found.recording_ids), truth.of[number])
     return judged
 
@@ -172,10 +198,9 @@ def scores_in(
     ids = np.unique(np.concatenate([part.recording_ids for part in found.values()]))
     parts, drawn = {}, {}
     for name, part in found.items():
-        assert part.cohort is not None
         place = np.searchsorted(ids, part.recording_ids)
         parts[name], drawn[name] = np.full(len(ids), np.nan), np.zeros(len(ids), np.bool_)
-        parts[name][place], drawn[name][place] = part.scores, part.cohort
+        parts[name][place], drawn[name][place] = part.scores, part.cohorts[name]
     return parts, drawn, ids
 
 
@@ -245,6 +270,12 @@ def main() -> None:
     options = parser.parse_args()
     bundle = bundle_of(options)
     with truth_of(entries_in(options.folders), bundle, options.library) as (library, truth):
+        clips = bundle.card.space(SPACE).clips
+        chance = None
+        if clips and (profiles := read_profiles(bundle, clips)):
+            chance = chance_of(library, truth, profiles)
+            bundle = replace(bundle, card=replace(bundle.card, chance=chance))
+            library = Library(library.path, library.generation, bundle)
         told = curves_of(library, truth, options.folders[0])
         spaces, n_recordings = library.generation.spaces, library.info.recordings
     what = (
@@ -252,10 +283,18 @@ def main() -> None:
         f" training split, as if a query had {VERSIONS} versions in a library"
     )
     figures = {"model": model_facts(bundle), "recordings": n_recordings, **told}
+    if chance:
+        figures["chance"] = asdict(chance)
+        print_chance(chance)
     write_result("calibration", figures, options.out, program="calibrate")
     print_part(card_part(told, spaces, what))
     rows = [(name, c["held_out"]["brier"], c["held_out"]["ece"]) for name, c in told.items()]
     print_table([("held out", "Brier", "ECE"), *rows])
+
+
+def print_chance(chance: Chance) -> None:
+    print("[chance]")
+    print("\n".join(f"{key} = {_toml(value)}" for key, value in asdict(chance).items()), "\n")
 
 
 def print_part(part: Mapping[str, Any]) -> None:

@@ -138,7 +138,7 @@ def rewritten(card: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
     kept = {
         key: value
         for key, value in card.items()
-        if key not in ("calibration", "familiar", "fusion", "witness")
+        if key not in ("calibration", "chance", "familiar", "fusion", "witness")
     }
     return kept | written | {"measured": measured}
 

@@ -38,8 +38,7 @@ CLASSES = 32  # that the aligner tells apart; phones that are rare share one
 LARGEST_GAP = 127  # steps; the aligner counts in bytes, and says nothing of larger ones
 SHARED = 10_000_000  # pairs of phones from which several processors are worth their start
 LEAST_REFINED = 30  # best ones by phones alone that are compared by all that is known of them
-REFINED_CELLS = 8_000_000  # pairs of phones that may be, 50 ms of one processor
-DOUBTED = 4  # times as many, where the best is not certain
+REFINED_CELLS = 24_000_000  # pairs of phones that may be, 130 ms of one processor
 CERTAIN = 20.0  # nats; what is alike by chance has never had 15 among hundreds of recordings
 SCHEMA = 1
 
@@ -131,8 +130,7 @@ class Aligner:
         self, this: Transcript, those: Sequence[Transcript], always: IntArray | None = None
     ) -> FloatArray:
         """(M,) float32 as ``scores``, of as many of the best by the phones alone as ``refined``
-        says, or more where none of these is certain; of all others by the phones alone, and with
-        profiles no higher than any of the best.
+        says; of all others by the phones alone, and with profiles no higher than any of the best.
 
         With profiles, rows ``always`` (n,) are scored like the best, wherever they stand: where
         scores are held against theirs, these must be of one kind.
@@ -145,10 +143,6 @@ class Aligner:
         found[best] = self._finer(this, those, best)
         if self.profiles is None:
             return found
-        if found[best].max() < CERTAIN:
-            more = order[len(best) : DOUBTED * len(best)]
-            found[more] = self._finer(this, those, more)
-            best = order[: len(best) + len(more)]
         rest = order[len(best) :]
         found[rest] = np.minimum(found[rest], found[best].min())
         if always is not None and len(rows := np.intersect1d(rest, always)):

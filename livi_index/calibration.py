@@ -9,7 +9,7 @@ library's size.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,25 @@ ONE_SIGMA = 84.13  # per cent of a normal distribution are below median and stan
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What alignments of transcripts that have nothing in common score, in nats.
+
+    ``mean`` and ``log_spread`` are 4 numbers each: at 0; per ln(n * m) of n and m phones; per
+    ln(i * j) where these tell i and j nats each of what was sung; and per ln of the odds that two
+    of them, drawn at random, are one phone. ``fitted_on`` says where from.
+    """
+
+    mean: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
+    log_spread: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
+    fitted_on: str = ""
+
+    @property
+    def by_content(self) -> bool:
+        """Whether more than the lengths counts."""
+        return any([*self.mean[2:], *self.log_spread[2:]])
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from livi_index.ranking import (
     Heard,
     RankOptions,
     Scored,
-    cohort,
     in_order,
     score_candidates,
     scores_of,
@@ -56,9 +55,6 @@ def score_in_all(
     others = [space for space in heard if space != first]
     if others and first in heard and _read_per_s(heard[first], heard[others[0]]) < least:
         heard = {space: heard[space] for space in others}
-    drawn_ids = np.unique(
-        np.concatenate([cohort(generation, space, options.cohort) for space in heard])
-    )
     ids = np.zeros(0, np.int64)
     found = {}
     # The first space comes last: what others find is worth a closer look there.
@@ -70,7 +66,6 @@ def score_in_all(
             options if space == first else WHOLE,
             aligner=aligner if space == first else None,
             also=ids,
-            held_against=drawn_ids,
             without=without,
             threads=threads,
         )
@@ -80,7 +75,10 @@ def score_in_all(
     }
     if others and first in heard:
         by_space[first][generation.read_per_s(ids, first, others[0]) < least] = np.nan
-    drawn = np.isin(ids, drawn_ids)
+    drawn = {
+        space: np.isin(ids, part.recording_ids[part.cohorts[space]])
+        for space, part in found.items()
+    }
     return in_order(ids, nats(card, by_space, drawn), by_space, drawn)
 
 
@@ -104,16 +102,16 @@ def _completed(
 
 
 def nats(
-    card: ModelCard, by_space: Mapping[str, FloatArray], drawn: NDArray[np.bool_]
+    card: ModelCard, by_space: Mapping[str, FloatArray], drawn: Mapping[str, NDArray[np.bool_]]
 ) -> FloatArray:
     """What scores (C,) in several spaces are worth together; each has one in a space at least."""
     assert card.fusion is not None
-    parts = [card.calibration[name].nats(by_space[name], drawn) for name in by_space]
+    parts = [card.calibration[name].nats(by_space[name], drawn[name]) for name in by_space]
     alone: FloatArray = np.fmax.reduce(parts)
     if set(by_space) != set(card.fusion.weights):
         return alone
     weighted = sum(
-        weight * card.calibration[name].relative(by_space[name], drawn)
+        weight * card.calibration[name].relative(by_space[name], drawn[name])
         for name, weight in card.fusion.weights.items()
     )
     together = weighted + card.fusion.offset + math.log(card.fusion.recordings)

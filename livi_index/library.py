@@ -306,7 +306,7 @@ class Library:
         ceiling = np.full(len(likely), NO_BETTER)
         for name in set(found.by_space) - {SPACE}:
             curve = self.bundle.card.calibration[name]
-            logits = curve.logits(found.by_space[name], _drawn(found))
+            logits = curve.logits(found.by_space[name], _drawn(found, name))
             by_itself = curve.probabilities(logits, self._info(name).recordings)
             ceiling = np.fmax(ceiling, by_itself)
         # They fall as scores do, also where a worse hit is the likelier one in another space.
@@ -343,7 +343,8 @@ class Library:
         if curve is None:
             return None
         n_recordings = self._info(SPACE if question == WORDS else question).recordings
-        likely = curve.probabilities(curve.logits(found.scores, _drawn(found)), n_recordings)
+        logits = curve.logits(found.scores, _drawn(found, question))
+        likely = curve.probabilities(logits, n_recordings)
         # Some are held against a cohort without themselves, which may change places.
         return np.asarray(np.minimum.accumulate(likely))
 
@@ -386,7 +387,7 @@ class Library:
         if len(names) < 2:
             return np.repeat(names, len(found.scores))
         curves = self.bundle.card.calibration
-        worth = [curves[name].nats(found.by_space[name], _drawn(found)) for name in names]
+        worth = [curves[name].nats(found.by_space[name], _drawn(found, name)) for name in names]
         best: NDArray[np.intp] = np.argmax(np.nan_to_num(worth, nan=-np.inf), axis=0)
         return np.array(names)[best]
 
@@ -560,8 +561,10 @@ def _transcript(heard: Mapping[str, Heard]) -> Transcript | None:
     return heard[SPACE].transcript if SPACE in heard else None
 
 
-def _drawn(found: Scored) -> NDArray[np.bool_]:
-    return np.ones(len(found.scores), np.bool_) if found.cohort is None else found.cohort
+def _drawn(found: Scored, space: str) -> NDArray[np.bool_]:
+    """(C,) what the scores of a space are held against: all, where nothing was drawn."""
+    every: NDArray[np.bool_] = np.ones(len(found.scores), np.bool_)
+    return found.cohorts.get(space, every)
 
 
 def _number(score: float) -> float | None:

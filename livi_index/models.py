@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
-from livi_index.calibration import Calibration, Familiar, Fusion
+from livi_index.calibration import Calibration, Chance, Familiar, Fusion
 from livi_index.errors import BadModel, MissingRuntime
 
 CARD = "card.json"
@@ -129,7 +129,8 @@ class ModelCard:
     ``segments`` are fields of ``vocals.SegmentOptions`` by name. ``calibration`` is by question: a
     space for recordings against recordings, ``words`` for typed words against recordings; where
     recordings are compared in all spaces, ``fusion`` says how. The first space is that of lyrics;
-    what it reads of a recording is ``familiar`` or not, and a ``witness`` of the voice in it.
+    what it reads of a recording is ``familiar`` or not, a ``witness`` of the voice in it, and is
+    held against what ``chance`` makes of such.
     """
 
     schema: int
@@ -143,6 +144,7 @@ class ModelCard:
     segments: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
     fusion: Fusion | None = None
+    chance: Chance | None = None
     familiar: Familiar | None = None
     witness: Witness | None = None
     trained_on: str = ""
@@ -434,6 +436,7 @@ def _build_card(data: dict[str, Any], where: str) -> ModelCard:
         files={k: _build(BundleFile, v, f"{where}: files.{k}") for k, v in data["files"].items()},
         vocals=_build(VocalsSpec, data["vocals"], f"{where}: vocals"),
         fusion=data.get("fusion") and _build(Fusion, data["fusion"], f"{where}: fusion"),
+        chance=data.get("chance") and _build(Chance, data["chance"], f"{where}: chance"),
         witness=data.get("witness") and _build(Witness, data["witness"], f"{where}: witness"),
         familiar=data.get("familiar") and _build(Familiar, data["familiar"], f"{where}: familiar"),
         spaces=tuple(_build_space(space, f"{where}: spaces") for space in data["spaces"]),
@@ -496,6 +499,8 @@ def _check_card(card: ModelCard, where: str) -> None:
         raise BadModel(f"{where} knows no two recordings that are familiar")
     if any(not 0 <= space.hop_s <= space.window_s for space in card.spaces):
         raise BadModel(f"{where} has windows that leave out a part of a recording")
+    if card.chance and not _is_chance(card.chance):
+        raise BadModel(f"{where} does not say what chance is: it takes four numbers, twice")
     if card.fusion and not set(card.space_names) <= set(card.calibration):
         raise BadModel(f"{where} fuses spaces and has no calibration for each")
     if card.spaces[0].hop_s:
@@ -505,6 +510,14 @@ def _check_card(card: ModelCard, where: str) -> None:
     for space in card.spaces:
         if space.clips and not (space.window_s / space.clips.clip_s).is_integer():
             raise BadModel(f"{where}: a window of {space.name} is not a whole number of clips")
+
+
+def _is_chance(chance: Chance) -> bool:
+    sides = (chance.mean, chance.log_spread)
+    return all(
+        isinstance(side, list) and len(side) == 4 and all(isinstance(x, int | float) for x in side)
+        for side in sides
+    )
 
 
 def check_graph(path: Path) -> None:

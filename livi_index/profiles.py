@@ -9,30 +9,41 @@ phone was sung at both, as families of proteins are compared (Söding 2005):
     ln sum over phones s of P(s | one) P(s | other) / P(s)        less a little
 
 So agreement counts for much where both are sure, and disagreement for little where either is not.
+
+By chance, what is long scores more than what is short, what was read surely more than what was not,
+and songs of many like vowels more with each other than with the rest. What chance gives to two such
+transcripts is taken off, and the rest is held against how far chance goes astray with such, or the
+song that is a little like everything would be the answer to many questions.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from livi_index.calibration import Chance
 from livi_index.errors import BadModel
 from livi_index.models import Bundle, ClipsSpec, verify_file
 from livi_index.transcripts import Transcript
 
 STEPS_PER_NAT = 16  # in the file
-MOMENTS = 100_000  # of transcripts that are laid over a query together, or a longer one alone
-CELLS = 4_000_000  # pairs that are held in memory at once
+BAND = 1024  # phones of a query that are laid over others at once
+CELLS = 24_000  # pairs that are compared at once: fewer are not worth a call, more leave the cache
+MOMENTS = 1_000_000  # of transcripts that are laid over a query together, or a longer one alone
 UNIT = 1024  # of a nat: whole numbers are compared twice as fast, and rounding is nothing here
+NEVER = -20 * UNIT  # what no phone at all is worth
+LEAST_TOLD = 0.1  # nats a phone; what tells less is as unsure
 _NEVER = np.float32(1e-30)
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
+Codes = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,80 +52,154 @@ class Profiles:
 
     ``likely`` (256, G, S) float32: for a phone and its number how likely each of S phones was
     sung; ``shares`` (S,) float32: how often each is sung. A pair is worth ``shift`` nats less than
-    its odds, a phone without a partner costs ``gap`` > 0 nats. By chance an alignment of n with m
-    phones has ``chance[0] + chance[1] * ln(n * m)`` nats.
+    its odds, a phone without a partner costs ``gap`` > 0 nats.
     """
 
     likely: FloatArray
     shares: FloatArray
     gap: float
     shift: float
-    chance: tuple[float, float]
+    chance: Chance
 
     def scores(self, asked: Transcript, those: Sequence[Transcript]) -> FloatArray:
         """(M,) float32: the best local alignment of one transcript with each of M, in nats above
-        chance."""
-        found = np.zeros(len(those), np.float32)
-        lengths = np.array([len(read) for read in those], np.int64)
-        for rows in _blocks(lengths) if len(asked) else ():
-            found[rows] = self._best(asked, [those[row] for row in rows])
-        first, second = self.chance
-        sums = np.log(np.maximum(lengths, 1)) + np.log(max(len(asked), 1))
-        found -= (first + second * sums).astype(np.float32)
+        chance; where chance has a spread, in nats of a usual pair."""
+        found, features = self.compared(asked, those, by_content=self.chance.by_content)
+        found -= features @ np.array(self.chance.mean, np.float32)
+        found /= np.exp(features @ np.array(self.chance.log_spread, np.float32))
         return found
 
-    def _best(self, asked: Transcript, those: list[Transcript]) -> FloatArray:
-        """(K,) nats of the best local alignment with each of K transcripts.
+    def compared(
+        self, asked: Transcript, those: Sequence[Transcript], *, by_content: bool = True
+    ) -> tuple[FloatArray, FloatArray]:
+        """(M,) nats of the alignments of one transcript with each of M, and (M, 4) what chance
+        goes by: 1 and the logarithms that ``Chance`` names, those ``by_content`` 0 where they are
+        not asked for."""
+        mine, theirs = self._codes(asked), [self._codes(read) for read in those]
+        found = np.zeros(len(those), np.float32)
+        if len(mine) and any(map(len, theirs)):
+            found[:] = self._alignments(mine, theirs) / UNIT
+        return found, self._features(mine, theirs, by_content)
 
-        All are laid over the query at once, phone by phone of it. A gap in the query would need the
-        cells of a row one after the other; as every phone of it costs the same, the best of all
-        such gaps is the running maximum of what cells would have at the start of the row.
-        """
-        codes = np.zeros((len(those), max(map(len, those))), np.int64)  # 0: after the end
-        for row, read in zip(codes, those, strict=True):
-            row[: len(read)] = self._codes(read)
-        known, places = np.unique(codes, return_inverse=True)
-        places = places.reshape(codes.shape)
+    def _alignments(self, mine: Codes, theirs: list[Codes]) -> IntArray:
+        """(M,) units of the best local alignment of codes with each of M others."""
+        known = np.unique(np.concatenate(theirs))
+        blocks = [
+            (rows, _side_by_side([np.searchsorted(known, theirs[row]) for row in rows], len(known)))
+            for rows in _blocks(np.array([*map(len, theirs)]), CELLS // min(len(mine), BAND))
+        ]
+        rims = [np.zeros((len(codes) + 1, len(rows)), np.int32) for rows, codes in blocks]
+        best = np.zeros(len(theirs), np.int32)
         gap = np.int32(round(self.gap * UNIT))
-        ramp = gap * np.arange(codes.shape[1], dtype=np.int32)
-        above = np.zeros((len(those), codes.shape[1] + 1), np.int32)
-        best, row = np.zeros(codes.shape, np.int32), np.empty(codes.shape, np.int32)
-        for worth in self._worth(self._codes(asked), known):
-            np.take(worth, places, out=row, mode="clip")
-            np.add(row, above[:, :-1], out=row)
-            np.maximum(row, above[:, 1:] - gap, out=row)
-            np.maximum(row, np.int32(0), out=row)
-            np.add(row, ramp, out=row)
-            np.maximum.accumulate(row, axis=1, out=row)
-            np.subtract(row, ramp, out=above[:, 1:])
-            np.maximum(best, above[:, 1:], out=best)
-        return np.asarray(best.max(axis=1) / UNIT, np.float32)
+        for first in range(0, len(mine), BAND):
+            worth = self._worth(mine[first : first + BAND], known)
+            for number, (rows, codes) in enumerate(blocks):
+                found, rims[number] = _laid_over(worth, codes, rims[number], gap)
+                best[rows] = np.maximum(best[rows], found)
+        return best
 
-    def _codes(self, read: Transcript) -> NDArray[np.int64]:
+    def _codes(self, read: Transcript) -> Codes:
         """(L,) which rows of ``likely``, laid flat, the phones of a transcript have."""
         phones, numbers = self.likely.shape[:2]
         other = np.minimum(read["other"], numbers - 1)
         return np.asarray(np.minimum(read["phone"], phones - 1) * np.int64(numbers) + other)
 
-    def _worth(self, mine: NDArray[np.int64], known: NDArray[np.int64]) -> Iterator[IntArray]:
-        """For each of the codes (L,) what it is worth beside each of the codes (C,), (C,) units."""
-        likely = self.likely.reshape(-1, len(self.shares))
-        theirs = np.where(known[:, None] > 0, likely[known], 0).T
-        several = max(1, CELLS // len(known))
-        for first in range(0, len(mine), several):
-            odds = (likely[mine[first : first + several]] / self.shares) @ theirs
-            np.log(np.maximum(odds, _NEVER, out=odds), out=odds)
-            yield from np.rint((odds - np.float32(self.shift)) * UNIT).astype(np.int32)
+    def _worth(self, mine: Codes, known: Codes) -> IntArray:
+        """(L, C + 1) units that each of the codes (L,) is worth beside each of (C,), and beside
+        none."""
+        worth = np.full((len(mine), len(known) + 1), NEVER, np.int32)
+        odds = (self._flat[mine] / self.shares) @ self._flat[known].T
+        np.log(np.maximum(odds, _NEVER, out=odds), out=odds)
+        odds -= np.float32(self.shift)
+        np.rint(np.multiply(odds, UNIT, out=odds), out=odds)
+        worth[:, :-1] = odds
+        return worth
+
+    @cached_property
+    def _flat(self) -> FloatArray:
+        return self.likely.reshape(-1, len(self.shares))
+
+    @cached_property
+    def _told(self) -> FloatArray:
+        """(256 * G,) nats that a phone and its number tell of what was sung."""
+        odds = np.log(np.maximum(self._flat, _NEVER) / self.shares)
+        return np.asarray((self._flat * odds).sum(axis=1))
+
+    def _features(self, mine: Codes, theirs: list[Codes], by_content: bool) -> FloatArray:
+        found = np.zeros((len(theirs), 4), np.float32)
+        found[:, 0] = 1
+        lengths = np.array([len(codes) for codes in theirs], np.float32)
+        found[:, 1] = np.log(np.maximum(lengths, 1)) + np.log(max(len(mine), 1))
+        if not by_content:
+            return found
+        my_told, my_share = self._content(mine)
+        for row, codes in enumerate(theirs):
+            told, share = self._content(codes)
+            found[row, 2] = np.log(told * my_told)
+            found[row, 3] = np.log((share * my_share / self.shares).sum())
+        return found
+
+    def _content(self, codes: Codes) -> tuple[float, FloatArray]:
+        """The nats that a phone tells on average, and (S,) how often each phone was sung."""
+        if len(codes) == 0:
+            return LEAST_TOLD, self.shares
+        told = float(self._told[codes].mean())
+        return max(told, LEAST_TOLD), np.asarray(self._flat[codes].mean(axis=0))
 
 
-def _blocks(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Numbers of transcripts that are not empty, of about one length, as many as fit together."""
+def _laid_over(
+    worth: IntArray, codes: Codes, rim: IntArray, gap: np.int32
+) -> tuple[IntArray, IntArray]:
+    """(K,) the best local alignments of a band of a query with K transcripts, and its lower rim.
+
+    ``worth`` (L, C) is by row of the band, ``codes`` (N, K) from the end of the transcripts on.
+    The ``rim`` (N + 1, K) is what alignments up to the row above the band are worth. Cells of one
+    diagonal do not depend on each other; those of all transcripts are computed at once.
+    """
+    n, m = len(worth), len(codes)
+    first = np.arange(n)[:, None] * worth.shape[1]
+    shape = (n, codes.shape[1])
+    last, before, now = (np.zeros((n + 1, shape[1]), np.int32) for _ in range(3))
+    best, left_out, below = np.zeros(shape, np.int32), np.empty(shape, np.int32), np.zeros_like(rim)
+    pairs = np.empty(shape, np.int64)
+    for diagonal in range(n + m - 1):
+        low, high = max(0, diagonal - m + 1), min(n, diagonal + 1)
+        above, here = slice(low, high), slice(low + 1, high + 1)
+        if diagonal < m:
+            last[0], before[0] = rim[diagonal + 1], rim[diagonal]
+        theirs = codes[m - 1 - diagonal + low : m - 1 - diagonal + high]
+        np.take(worth, np.add(theirs, first[above], out=pairs[above]), out=now[here], mode="clip")
+        np.add(now[here], before[above], out=now[here])
+        np.maximum(last[here], last[above], out=left_out[above])
+        np.subtract(left_out[above], gap, out=left_out[above])
+        np.maximum(now[here], left_out[above], out=now[here])
+        np.maximum(now[here], np.int32(0), out=now[here])
+        np.maximum(best[above], now[here], out=best[above])
+        if high == n:
+            below[diagonal - n + 2] = now[n]
+        last, before, now = now, last, before
+    return best.max(axis=0), below
+
+
+def _side_by_side(transcripts: list[Codes], nothing: int) -> Codes:
+    """(N, K) transcripts from their ends on, ``nothing`` after the ends of the shorter ones."""
+    longest = max(map(len, transcripts))
+    found = np.full((longest, len(transcripts)), nothing, np.int64)
+    for column, codes in enumerate(transcripts):
+        found[longest - len(codes) :, column] = codes[::-1]
+    return found
+
+
+def _blocks(lengths: NDArray[np.int64], n: int) -> Iterator[NDArray[np.int64]]:
+    """Numbers of transcripts that are not empty, of about one length, ``n`` or as many as fit
+    together."""
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 0]
     while len(order):
-        n = int(np.count_nonzero(lengths[order] * np.arange(1, len(order) + 1) <= MOMENTS))
-        yield order[: max(1, n)]
-        order = order[max(1, n) :]
+        fit = np.count_nonzero(lengths[order] * np.arange(1, len(order) + 1) <= MOMENTS)
+        several = max(1, min(n, int(fit)))
+        yield order[:several]
+        order = order[several:]
 
 
 def read_profiles(bundle: Bundle, clips: ClipsSpec) -> Profiles | None:
@@ -139,7 +224,8 @@ def read_profiles(bundle: Bundle, clips: ClipsSpec) -> Profiles | None:
         raise BadModel(f"{path} does not say what may have been sung: numbers out of range")
     likely = np.tile(shares, (256, steps.shape[1], 1))
     likely[: len(steps)] = from_steps(steps)
-    return priced(Profiles(likely, shares, 1.0, 0.0, (0.0, 0.0)), values, bundle)
+    found = priced(Profiles(likely, shares, 1.0, 0.0, Chance()), values, bundle)
+    return replace(found, chance=bundle.card.chance or found.chance)
 
 
 def priced(profiles: Profiles, values: dict[str, Any], bundle: Bundle) -> Profiles:
@@ -151,7 +237,7 @@ def priced(profiles: Profiles, values: dict[str, Any], bundle: Bundle) -> Profil
         raise BadModel(f"{bundle.path} does not say how to align profiles: {error!r}") from error
     if not (gap > 0 and np.isfinite([gap, shift, first, second]).all()):
         raise BadModel(f"{bundle.path} does not say how to align profiles: numbers out of range")
-    return Profiles(profiles.likely, profiles.shares, gap, shift, (first, second))
+    return replace(profiles, gap=gap, shift=shift, chance=Chance((first, second, 0.0, 0.0)))
 
 
 def from_steps(steps: NDArray[np.uint8]) -> FloatArray:

@@ -93,15 +93,15 @@ class Heard:
 @dataclass(frozen=True, eq=False)
 class Scored:
     """Candidates (C,) with their scores, best first, ties by id; ``by_space`` are what these were
-    made of, not a number where a candidate has no vectors in a space. ``probabilities``, which fall
-    as scores do, are None where the model gives none. ``cohort`` marks those that are candidates
-    because they were drawn, or all, where nobody said."""
+    made of, not a number where a candidate has no vectors in a space. ``cohorts`` mark those that
+    were drawn in a space to hold its scores against. ``probabilities``, which fall as scores do,
+    are None where the model gives none."""
 
     recording_ids: IntArray
     scores: NDArray[np.float64]
     by_space: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    cohorts: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     probabilities: NDArray[np.float64] | None = None
-    cohort: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,20 +123,17 @@ def score_candidates(
     *,
     aligner: Aligner | None = None,
     also: IntArray | None = None,
-    held_against: IntArray | None = None,
     without: Collection[int] = (),
     threads: int = 0,
 ) -> Scored:
     """All candidates of one space of a generation, with their scores.
 
     ``aligner`` compares what the generation's model reads; None where it does not. ``also`` are
-    candidates whatever their vectors, ``without`` are none; ``held_against``, in place of the
-    cohort, are compared as well as the best are.
+    candidates whatever their vectors, ``without`` are none. The cohort is compared as well as the
+    best are.
     """
     track = pool(heard.vectors, heard.weights)
     named = drawn = cohort(generation, space, options.cohort)
-    if held_against is None:
-        held_against = drawn
     if also is not None:
         named = np.union1d(drawn, also[generation.holds(also, space)])
 
@@ -150,7 +147,7 @@ def score_candidates(
         for n_tracks in (n, FURTHER * n):
             ids = nearest(n_tracks, heard.vectors[_apart(heard)])
             transcripts = generation.transcripts_of(ids, space)
-            always = np.flatnonzero(np.isin(ids, held_against))
+            always = np.flatnonzero(np.isin(ids, drawn))
             scores = _by_transcripts(
                 aligner, heard.transcript, transcripts, always, options.relay_from
             )
@@ -159,7 +156,7 @@ def score_candidates(
     else:
         ids = nearest(options.candidates, heard.vectors)
         scores = scores_of(generation, space, heard, ids, options)
-    return in_order(ids, scores, {space: scores}, np.isin(ids, drawn))
+    return in_order(ids, scores, {space: scores}, {space: np.isin(ids, drawn)})
 
 
 def cohort(generation: Generation, space: str, n: int) -> IntArray:
@@ -173,12 +170,13 @@ def in_order(
     ids: IntArray,
     scores: NDArray[np.float64],
     by_space: Mapping[str, NDArray[np.float64]],
-    drawn: NDArray[np.bool_],
+    cohorts: Mapping[str, NDArray[np.bool_]],
 ) -> Scored:
-    """Candidates (C,) in any order, with the best first; ``drawn`` are of the cohort."""
+    """Candidates (C,) in any order, with the best first."""
     order = np.lexsort((ids, -scores))
     parts = {name: values[order] for name, values in by_space.items()}
-    return Scored(ids[order], scores[order], parts, cohort=drawn[order])
+    drawn = {name: those[order] for name, those in cohorts.items()}
+    return Scored(ids[order], scores[order], parts, drawn)
 
 
 def best_pairs(

@@ -16,12 +16,12 @@ import songs
 
 from livi_index.alignment import (
     CLASSES,
-    DOUBTED,
     REFINED_CELLS,
     Aligner,
     Scoring,
     read_scoring,
 )
+from livi_index.calibration import Chance
 from livi_index.errors import BadModel
 from livi_index.models import Bundle, open_bundle
 from livi_index.profiles import STEPS_PER_NAT, Profiles, from_steps, read_profiles
@@ -42,7 +42,7 @@ def profiles(seed: int, **changes: Any) -> Profiles:
             other = rng.dirichlet(np.full(PHONES, 0.5))
             likely[phone + 1, shade] = (1 - sure) * other
             likely[phone + 1, shade, phone] += sure
-    return replace(Profiles(likely, shares, 1.2, 0.3, (0.0, 0.0)), **changes)
+    return replace(Profiles(likely, shares, 1.2, 0.3, Chance()), **changes)
 
 
 def transcript(phones: np.ndarray, shades: np.ndarray | int = 0) -> Transcript:
@@ -96,24 +96,51 @@ def test_scores_are_those_of_the_plain_algorithm() -> None:
 
 def test_many_are_compared_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
-    by = profiles(3, chance=(-1.5, 0.7))
+    by = profiles(3, chance=Chance((-1.5, 0.7, 0.0, 0.0)))
     asked, those = random(rng, 40), [random(rng, int(n)) for n in rng.integers(1, 60, 30)]
     found = by.scores(asked, those)
     monkeypatch.setattr("livi_index.profiles.MOMENTS", 130)
     monkeypatch.setattr("livi_index.profiles.CELLS", 100)
+    monkeypatch.setattr("livi_index.profiles.BAND", 7)
     np.testing.assert_allclose(by.scores(asked, those), found, atol=1e-4)
 
 
 def test_chance_is_taken_off_and_grows_with_both_lengths() -> None:
     rng = np.random.default_rng(4)
     asked, those = random(rng, 30), [random(rng, n) for n in (5, 80)]
-    by = profiles(5, chance=(-2.0, 1.5))
+    by = profiles(5, chance=Chance((-2.0, 1.5, 0.0, 0.0)))
     raw, found = profiles(5).scores(asked, those), by.scores(asked, those)
     for i, n in enumerate((5, 80)):
         assert found[i] == pytest.approx(raw[i] + 2.0 - 1.5 * math.log(30 * n), abs=1e-4)
     empty = asked[:0]
     assert by.scores(empty, [empty, asked])[0] == pytest.approx(2.0)
     assert len(profiles(5).scores(asked, [])) == 0
+
+
+def test_what_chance_gives_goes_by_length_by_what_is_told_and_by_how_alike_the_phones_are() -> None:
+    rng = np.random.default_rng(12)
+    asked, those = random(rng, 30), [random(rng, n) for n in (5, 80)]
+    those.append(transcript(np.full(20, 3)))
+    plain = profiles(5)
+    told, alike = [], []
+    for other in those:
+        sides = [
+            [plain.likely[p, s] for p, s in read[["phone", "other"]]] for read in (asked, other)
+        ]
+        nats = [np.mean([(p * np.log(p / plain.shares)).sum() for p in side]) for side in sides]
+        mine, theirs = (np.mean(side, axis=0) for side in sides)
+        told.append(math.log(nats[0] * nats[1]))
+        alike.append(math.log((mine * theirs / plain.shares).sum()))
+    lengths = [math.log(30 * len(other)) for other in those]
+    chance = Chance((-2.0, 1.5, 3.0, 20.0), (0.5, 0.1, 0.2, -1.0))
+    found = profiles(5, chance=chance).scores(asked, those)
+    raw = plain.scores(asked, those)
+    features = np.column_stack([np.ones(3), lengths, told, alike])
+    spread = np.exp(features @ chance.log_spread)
+    np.testing.assert_allclose(found, (raw - features @ chance.mean) / spread, atol=1e-3)
+    assert np.ptp(told) > 0.3 and np.ptp(alike) > 0.1, "all of it counts here"
+    nothing = profiles(5, chance=chance).scores(asked[:0], [asked[:0]])
+    assert np.isfinite(nothing).all()
 
 
 def test_agreement_counts_by_how_sure_both_are() -> None:
@@ -144,7 +171,7 @@ def test_the_best_by_their_phones_are_compared_by_all_and_none_is_better(is_ther
     aligner, by = Aligner(scoring(), profiles(8)), profiles(8)
     once = Aligner(scoring()).scores([song], those, once=True)[0]
     found = aligner.ranked(song, those)
-    several = aligner.refined(400**2) * (1 if is_there else DOUBTED)
+    several = aligner.refined(400**2)
     assert 0 < several < len(those)
     top = np.argsort(-once, kind="stable")[:several]
     rest = np.setdiff1d(np.arange(len(those)), top)
@@ -213,7 +240,7 @@ def test_profiles_are_read_as_they_were_written(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.likely[:2], LIKELY, atol=0.03)
     np.testing.assert_allclose(found.likely.sum(axis=-1), 1, atol=1e-6)
     np.testing.assert_allclose(found.likely[99], [found.shares] * 2)
-    assert (found.gap, found.shift, found.chance) == (1.0, 0.25, (-2.0, 1.0))
+    assert (found.gap, found.shift, found.chance) == (1.0, 0.25, Chance((-2.0, 1.0, 0.0, 0.0)))
     assert profiles_in(songs.reader_bundle()) is None
     # A number that no profile is of is taken for the last.
     odd = transcript(np.array([1, 1]), np.array([1, 200]))
