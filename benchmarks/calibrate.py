@@ -33,6 +33,7 @@ from benchmarks.words import questions
 from livi_index.calibration import ONE_SIGMA, Calibration, Chance
 from livi_index.library import BOTH, SPACE, Library
 from livi_index.profiles import Profiles, read_profiles
+from livi_index.ranking import Scored
 
 K = 10  # hits of a typed line
 ROUNDS = 50
@@ -45,6 +46,7 @@ SHOWN = 60  # bins of a distribution
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+Asked = Mapping[int, Scored]
 
 
 @dataclass
@@ -136,11 +138,11 @@ def chance_of(library: Library, truth: Truth, profiles: Profiles) -> Chance:
     """What alignments of songs score that are no versions of each other."""
     ids = library.recording_ids(SPACE)
     read = library.generation.transcripts_of(ids, SPACE)
-    found = [profiles.compared(mine, read[:row]) for row, mine in enumerate(read)]
-    unlike = np.concatenate(
-        [~truth.right(number, ids[:row]) for row, number in enumerate(ids.tolist())]
-    )
-    nats, features = (np.concatenate(part)[unlike] for part in zip(*found, strict=True))
+    every = [profiles.alignments(mine, read[:row]) for row, mine in enumerate(read)]
+    unlike = [~truth.right(number, ids[:row]) for row, number in enumerate(ids.tolist())]
+    told = profiles.features(read, read)
+    nats = np.concatenate([part[kept] for part, kept in zip(every, unlike, strict=True)])
+    features = np.concatenate([told[row, :row][kept] for row, kept in enumerate(unlike)])
     mean, *_ = np.linalg.lstsq(features, nats)
     off = np.log(np.maximum(np.abs(nats - features @ mean), LEAST_OFF))
     log_spread, *_ = np.linalg.lstsq(features, off)
@@ -153,55 +155,44 @@ def _rounded(values: FloatArray) -> list[float]:
     return [round(float(value), 4) for value in values]
 
 
-def usual(library: Library, truth: Truth, space: str) -> tuple[float, float]:
+def asked(library: Library, truth: Truth, space: str) -> Asked:
+    """What each recording that has something in a space finds there, by its number."""
+    return {
+        number: library.score(library.stored(number), space=space, without=truth.same(number))
+        for number in library.recording_ids(space).tolist()
+    }
+
+
+def usual(found: Asked, space: str) -> tuple[float, float]:
     """Median and spread of the scores with a cohort, of a usual query."""
-    seen = []
-    for number in library.recording_ids(space).tolist():
-        found = library.score(library.stored(number), space=space, without=truth.same(number))
-        if found.cohorts[space].any():
-            drawn = found.scores[found.cohorts[space]]
-            middle, above = np.percentile(drawn, (50, ONE_SIGMA))
-            seen.append((middle, above - middle))
-    median, spread = np.median(seen, axis=0)
+    cohorts = [one.scores[one.cohorts[space]] for one in found.values()]
+    levels = [np.percentile(scores, (50, ONE_SIGMA)) for scores in cohorts if len(scores)]
+    median, spread = np.median([(middle, above - middle) for middle, above in levels], axis=0)
     return round(float(median), 4), round(float(spread), 4)
 
 
-def of_space(library: Library, truth: Truth, space: str, relative: Calibration) -> Judged:
+def of_space(found: Asked, truth: Truth, space: str, relative: Calibration) -> Judged:
     """All candidates of every recording that has something in a space."""
     judged = Judged()
-    for number in library.recording_ids(space).tolist():
-        found = library.score(library.stored(number), space=space, without=truth.same(number))
-        scores = relative.relative(found.scores, found.cohorts[space])
-        judged.add(scores[:, None], truth.right(number, found.recording_ids), truth.of[number])
+    for number, one in found.items():
+        scores = relative.relative(one.scores, one.cohorts[space])
+        judged.add(scores[:, None], truth.right(number, one.recording_ids), truth.of[number])
     return judged
 
 
-def of_both(library: Library, truth: Truth, curves: Mapping[str, Calibration]) -> Judged:
-    """The candidates that have scores in all spaces."""
+def of_both(found: Mapping[str, Asked], truth: Truth, curves: Mapping[str, Calibration]) -> Judged:
+    """The candidates that have scores in all spaces, of the recordings that do."""
     judged = Judged()
-    names = list(curves)
-    for number in library.recording_ids(SPACE).tolist():
-        parts, drawn, ids = scores_in(library, number, names, truth.same(number))
-        every = np.column_stack([curves[n].relative(parts[n], drawn[n]) for n in names])
-        known = np.isfinite(every).all(axis=1)
-        judged.add(every[known], truth.right(number, ids[known]), truth.of[number])
+    for number in sorted(set.intersection(*map(set, found.values()))):
+        parts = {name: found[name][number] for name in curves}
+        ids = np.unique(np.concatenate([part.recording_ids for part in parts.values()]))
+        features = np.full((len(ids), len(curves)), np.nan)
+        for column, (name, part) in zip(features.T, parts.items(), strict=True):
+            place = np.searchsorted(ids, part.recording_ids)
+            column[place] = curves[name].relative(part.scores, part.cohorts[name])
+        known = np.isfinite(features).all(axis=1)
+        judged.add(features[known], truth.right(number, ids[known]), truth.of[number])
     return judged
-
-
-def scores_in(
-    library: Library, number: int, names: Sequence[str], without: Sequence[int]
-) -> tuple[dict[str, FloatArray], dict[str, BoolArray], NDArray[np.int64]]:
-    """The scores of one recording's candidates in some spaces, each by itself; which of them are of
-    its cohort; and their ids."""
-    heard = library.stored(number)
-    found = {name: library.score(heard, space=name, without=without) for name in names}
-    ids = np.unique(np.concatenate([part.recording_ids for part in found.values()]))
-    parts, drawn = {}, {}
-    for name, part in found.items():
-        place = np.searchsorted(ids, part.recording_ids)
-        parts[name], drawn[name] = np.full(len(ids), np.nan), np.zeros(len(ids), np.bool_)
-        parts[name][place], drawn[name][place] = part.scores, part.cohorts[name]
-    return parts, drawn, ids
 
 
 def of_lines(library: Library, folder: Path, truth: Truth) -> Judged:
@@ -218,17 +209,18 @@ def of_lines(library: Library, folder: Path, truth: Truth) -> Judged:
 def curves_of(library: Library, truth: Truth, words: Path) -> dict[str, Any]:
     """All curves that the card can hold, by question."""
     told: dict[str, Any] = {}
-    curves = {}
+    curves, every = {}, {}
     n_recordings = len(library.recording_ids(SPACE))
     for space in library.generation.spaces:
         ids = library.recording_ids(space)
-        median, spread = usual(library, truth, space)
+        every[space] = asked(library, truth, space)
+        median, spread = usual(every[space], space)
         plain = Calibration(1.0, 0.0, "", len(ids), median, spread)
-        found = fitted(of_space(library, truth, space, plain))
+        found = fitted(of_space(every[space], truth, space, plain))
         curves[space] = plain
         told[space] = {**found, "median": median, "spread": spread, "recordings": len(ids)}
     if len(curves) > 1:
-        told[BOTH] = {**fitted(of_both(library, truth, curves)), "recordings": n_recordings}
+        told[BOTH] = {**fitted(of_both(every, truth, curves)), "recordings": n_recordings}
     lines = of_lines(library, words, truth)
     # Who types words means a song that is there: the odds stay as they were found.
     known = float(np.mean([part.sum() for part in lines.right]))
@@ -271,8 +263,9 @@ def main() -> None:
     bundle = bundle_of(options)
     with truth_of(entries_in(options.folders), bundle, options.library) as (library, truth):
         clips = bundle.card.space(SPACE).clips
+        profiles = read_profiles(bundle, clips) if clips else None
         chance = None
-        if clips and (profiles := read_profiles(bundle, clips)):
+        if profiles and profiles.classes:
             chance = chance_of(library, truth, profiles)
             bundle = replace(bundle, card=replace(bundle.card, chance=chance))
             library = Library(library.path, library.generation, bundle)

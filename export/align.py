@@ -41,8 +41,9 @@ from export.phones import PHONES
 from export.reader import DOUBT
 from export.shades import SHADES, Shades, save_shades
 from livi_index.alignment import CLASSES, SCHEMA, Aligner, Scoring
+from livi_index.calibration import Chance
 from livi_index.profiles import STEPS_PER_NAT as PROFILE_STEPS
-from livi_index.profiles import Profiles, from_steps
+from livi_index.profiles import Classes, Profiles, from_steps
 from livi_index.spelling import FIRST_TOKEN, Spelling
 from livi_index.transcripts import PHONE_DTYPE, Transcript
 
@@ -51,6 +52,7 @@ SHIFT = 0.3  # nats that every pair is worth less
 GAP = 1.2  # nats that a phone without a partner costs
 LETTER_SHIFT, LETTER_GAP = 0.2, 1.2
 TOKENS = (*"abcdefghijklmnopqrstuvwxyz", "th", "sh", "ch", "ng", "ee", "oo")
+STARTS, ROUNDS = 50, 40  # of classes
 _SMOOTHING = 2.0
 _SHARED = 4  # words in a row that windows of one poem have in common
 
@@ -174,7 +176,55 @@ def profiles_of(shades: Shades) -> Profiles:
     """What a bundle will tell of these shades; chance is not known yet."""
     likely = np.tile(shades.shares.numpy(), (256, SHADES + 1, 1))
     likely[: len(PHONES)] = from_steps(shades.steps())
-    return Profiles(likely, shades.shares.numpy(), GAP, SHIFT, (0.0, 0.0))
+    return Profiles(likely, shades.shares.numpy(), GAP, SHIFT, Chance())
+
+
+def classes_of(read: Sequence[Transcript], profiles: Profiles, seed: int = 1) -> Classes:
+    """The phones with their numbers in classes that lose least of what they tell: k-means by the
+    Kullback–Leibler divergence from the mean of a class, by how often each was read."""
+    codes = np.concatenate([profiles.codes(one) for one in read])
+    known, often = np.unique(codes, return_counts=True)
+    share = often / often.sum()
+    likely = profiles.likely.reshape(-1, len(profiles.shares))[known].astype(np.float64)
+    rng = np.random.default_rng([seed, 42])
+    rounds = (_k_means(likely, share, rng) for _ in range(STARTS))
+    _, of, typical = min(rounds, key=lambda found: found[0])
+    table = np.zeros(256 * profiles.likely.shape[1], np.uint8)
+    # What was never read is of the class that it is nearest to.
+    every = profiles.likely.reshape(len(table), -1)
+    table[:] = _nearest(every, typical)[0]
+    table[known] = of
+    return Classes(table.reshape(256, -1), typical.astype(np.float32))
+
+
+def _k_means(
+    likely: NDArray[np.float64], share: NDArray[np.float64], rng: np.random.Generator
+) -> tuple[float, NDArray[np.intp], NDArray[np.float64]]:
+    """What is lost (nats), the class of each row, the profiles of the classes."""
+    chosen = [int(rng.choice(len(likely), p=share))]
+    roots = np.sqrt(likely)
+    far = np.full(len(likely), np.inf)
+    for _ in range(min(CLASSES, len(likely)) - 1):
+        far = np.minimum(far, ((roots - roots[chosen[-1]]) ** 2).sum(axis=1))
+        odds = far * share
+        chosen.append(int(rng.choice(len(likely), p=odds / odds.sum())))
+    typical = likely[chosen]
+    for _ in range(ROUNDS):
+        of, _ = _nearest(likely, typical)
+        for number in np.unique(of):
+            mine = of == number
+            typical[number] = share[mine] @ likely[mine] / share[mine].sum()
+    of, costs = _nearest(likely, typical)
+    return float(share @ costs), of, typical
+
+
+def _nearest(
+    likely: NDArray[Any], typical: NDArray[Any]
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """(N,) the class whose profile loses least of each row, and what that costs, less what no
+    class would."""
+    costs = -likely @ np.log(np.maximum(typical, 1e-9)).T
+    return costs.argmin(axis=1), costs.min(axis=1)
 
 
 def apart(texts: Sequence[str]) -> NDArray[np.bool_]:
@@ -286,9 +336,7 @@ def spelling_of(
 
 def written_for(letters: NDArray[np.float64]) -> NDArray[np.uint8]:
     """(32, 39) how likely each token stands for each phone, as a bundle holds it."""
-    share = letters[:, 1:] / letters[:, 1:].sum(axis=1, keepdims=True)
-    nats = -np.log(np.maximum(share, 1e-9))
-    return np.round(nats * PROFILE_STEPS).clip(0, 255).astype(np.uint8)
+    return np.array(steps(letters[:, 1:] / letters[:, 1:].sum(axis=1, keepdims=True)), np.uint8)
 
 
 def letter_chance(
@@ -341,6 +389,17 @@ def learn_letters(
     }
 
 
+def in_bundle(classes: Classes) -> dict[str, Any]:
+    """Classes as a bundle holds them."""
+    return {"classes": classes.of[: len(PHONES)].tolist(), "typical": steps(classes.typical)}
+
+
+def steps(likely: NDArray[Any]) -> list[list[int]]:
+    nats = -np.log(np.maximum(likely, 1e-9))
+    found: list[list[int]] = np.round(nats * PROFILE_STEPS).clip(0, 255).astype(int).tolist()
+    return found
+
+
 def prices(profiles: Profiles, by_chance: tuple[float, float]) -> dict[str, Any]:
     """What alignments by profiles cost, as a bundle holds it."""
     return {"gap": profiles.gap, "shift": profiles.shift, "chance": _rounded(by_chance)}
@@ -385,8 +444,9 @@ def main() -> None:
         [read for read, on in zip(heard, sides, strict=True) if on == side] for side in (0, 1)
     ]
     finer = prices(profiles, chance(Aligner(scoring, profiles), *unlike))
+    classes = classes_of(heard, profiles)
     values = to_json(scoring, *chance(Aligner(scoring), *unlike)) | {
-        "profiles": {"shares": shades.shares.tolist()} | finer,
+        "profiles": {"shares": shades.shares.tolist()} | in_bundle(classes) | finer,
         "letters": letters,
     }
     arguments.out.write_text(json.dumps(values) + "\n")

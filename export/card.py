@@ -109,6 +109,13 @@ def with_reader(
     return card | {"files": files, "spaces": spaces, "measured": measured | told}
 
 
+def with_alignment(bundle: Path, card: dict[str, Any], alignment: Path) -> dict[str, Any]:
+    """The card with other rules of what is alike, by the shades that the bundle has. What libraries
+    hold stays as it is, so it is the same model."""
+    (bundle / ALIGNMENT).write_bytes(alignment.read_bytes())
+    return card | {"files": card["files"] | {ALIGNMENT: _digest(bundle / ALIGNMENT)}}
+
+
 def _digest(path: Path) -> dict[str, Any]:
     content = path.read_bytes()
     return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
@@ -150,7 +157,7 @@ def main() -> None:
     parser.add_argument("--harmony", type=Path, help="as export.harmony wrote it")
     parser.add_argument("--detector", type=Path, help="a checkpoint of export.detector")
     parser.add_argument("--reader", type=Path, help="a checkpoint of export.train")
-    parser.add_argument("--alignment", type=Path, help="as export.align wrote it for that reader")
+    parser.add_argument("--alignment", type=Path, help="as export.align wrote it for its reader")
     parser.add_argument("--shades", type=Path, help="beside that alignment")
     parser.add_argument("--songs", type=Path, nargs="+", default=[], help="to compare torch on")
     arguments = parser.parse_args()
@@ -176,6 +183,8 @@ def main() -> None:
         alignment = json.loads(arguments.alignment.read_text())
         clips = songs.reshape(-1, CLIP_SAMPLES)
         card = with_reader(arguments.bundle, card, reads, alignment, clips)
+    elif arguments.alignment:
+        card = with_alignment(arguments.bundle, card, arguments.alignment)
     card = rewritten(card, tomllib.loads(arguments.card.read_text()))
     if arguments.harmony:
         graph = arguments.harmony

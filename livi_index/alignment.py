@@ -9,9 +9,10 @@ a fixed price, and only the best stretch counts, so that a version may lack the 
     score = best alignment in nats - what two transcripts of such lengths have by chance
 
 Where the reader was in doubt, a transcript says so. A model that tells what else may have been sung
-has ``profiles``, which cost hundreds of times as much: only the best are compared by these. Another
-one has a second reading; what is scored is the mean of both, the first with the first and the
-second with the second, in which accidents of either count half.
+has ``profiles``, which cost dozens of times as much: only the best are compared by these, and all
+by what class of them a phone has, in place of the phone itself. Another one has a second reading;
+what is scored is the mean of both, the first with the first and the second with the second, in
+which accidents of either count half.
 
 Chance grows with the logarithm of the product of the lengths (Karlin & Altschul 1990). The
 numbers are those of the model that reads: it says in a file how it confuses phones.
@@ -38,7 +39,7 @@ CLASSES = 32  # that the aligner tells apart; phones that are rare share one
 LARGEST_GAP = 127  # steps; the aligner counts in bytes, and says nothing of larger ones
 SHARED = 10_000_000  # pairs of phones from which several processors are worth their start
 LEAST_REFINED = 30  # best ones by phones alone that are compared by all that is known of them
-REFINED_CELLS = 24_000_000  # pairs of phones that may be, 130 ms of one processor
+REFINED_CELLS = 16_000_000  # pairs of phones that may be, 90 ms of one processor
 CERTAIN = 20.0  # nats; what is alike by chance has never had 15 among hundreds of recordings
 SCHEMA = 1
 
@@ -95,7 +96,8 @@ class Aligner:
         import stringzilla
         import stringzillas
 
-        self._scoring = scoring
+        self._by_class = profiles is not None and profiles.classes is not None
+        self._scoring = _of_classes(profiles, scoring) if profiles and self._by_class else scoring
         self.profiles = profiles
         self._threads = threads
         self._strings: Any = stringzilla.Strs
@@ -107,7 +109,7 @@ class Aligner:
     ) -> FloatArray:
         """(N, M) float32: each of N transcripts with each of M, in nats above chance.
 
-        ``once`` is by the phones alone, which takes far less time.
+        ``once`` is by the phones alone, or their classes, which takes far less time.
         """
         if self.profiles is not None and not once:
             rows = [self.profiles.scores(one, those) for one in these]
@@ -115,6 +117,11 @@ class Aligner:
         found = np.zeros((len(these), len(those)), np.float32)
         if found.size == 0:
             return found
+        if self.profiles is not None and self._by_class:
+            of = self.profiles.classes_of
+            found[:] = self._steps(*([of(t) for t in side] for side in (these, those)))
+            found /= np.float32(self._scoring.steps_per_nat)
+            return self.profiles.above_chance(found, these, those)
         found[:] = self._steps(*([t["phone"] for t in side] for side in (these, those)))
         if not once and any(t["other"].any() for side in (these, those) for t in side):
             found += self._steps(*([second_reading(t) for t in side] for side in (these, those)))
@@ -129,8 +136,8 @@ class Aligner:
     def ranked(
         self, this: Transcript, those: Sequence[Transcript], always: IntArray | None = None
     ) -> FloatArray:
-        """(M,) float32 as ``scores``, of as many of the best by the phones alone as ``refined``
-        says; of all others by the phones alone, and with profiles no higher than any of the best.
+        """(M,) float32 as ``scores``, of as many of those that are best ``once`` as ``refined``
+        says; of all others as they are once, and with profiles no higher than any of the best.
 
         With profiles, rows ``always`` (n,) are scored like the best, wherever they stand: where
         scores are held against theirs, these must be of one kind.
@@ -177,3 +184,13 @@ class Aligner:
             by.classes, by.pairs, -by.gap, -by.gap, capabilities=device
         )
         return engine, device
+
+
+def _of_classes(profiles: Profiles, by: Scoring) -> Scoring:
+    """What pairs of classes are worth, in steps as fine as those of ``by``."""
+    worth = np.round(profiles.class_worth() * by.steps_per_nat).clip(-127, 127).astype(np.int8)
+    pairs = np.zeros((CLASSES, CLASSES), np.int8)
+    pairs[: len(worth), : len(worth)] = worth
+    classes = np.arange(256, dtype=np.uint8) % CLASSES
+    gap = max(1, round(profiles.gap * by.steps_per_nat))
+    return Scoring(classes, pairs, min(gap, LARGEST_GAP), by.steps_per_nat, (0.0, 0.0))

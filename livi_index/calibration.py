@@ -36,11 +36,6 @@ class Chance:
     log_spread: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
     fitted_on: str = ""
 
-    @property
-    def by_content(self) -> bool:
-        """Whether more than the lengths counts."""
-        return any([*self.mean[2:], *self.log_spread[2:]])
-
 
 @dataclass(frozen=True)
 class Calibration:

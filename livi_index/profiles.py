@@ -10,6 +10,10 @@ phone was sung at both, as families of proteins are compared (Söding 2005):
 
 So agreement counts for much where both are sure, and disagreement for little where either is not.
 
+That takes time. Where only the best of many are compared so, the others are compared by classes:
+each phone with its number is of one of a few, and a class has a profile too, the mean of what is in
+it.
+
 By chance, what is long scores more than what is short, what was read surely more than what was not,
 and songs of many like vowels more with each other than with the rest. What chance gives to two such
 transcripts is taken off, and the rest is held against how far chance goes astray with such, or the
@@ -22,6 +26,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +43,7 @@ CELLS = 24_000  # pairs that are compared at once: fewer are not worth a call, m
 MOMENTS = 1_000_000  # of transcripts that are laid over a query together, or a longer one alone
 UNIT = 1024  # of a nat: whole numbers are compared twice as fast, and rounding is nothing here
 NEVER = -20 * UNIT  # what no phone at all is worth
+MOST_CLASSES = 32  # that the aligner tells apart
 LEAST_TOLD = 0.1  # nats a phone; what tells less is as unsure
 _NEVER = np.float32(1e-30)
 
@@ -47,12 +53,22 @@ Codes = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
+class Classes:
+    """``of`` (256, G) uint8: the class of a phone and its number, below C; ``typical`` (C, S)
+    float32: how likely each phone was sung where a class was read."""
+
+    of: NDArray[np.uint8]
+    typical: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
 class Profiles:
     """What may have been sung where something was read.
 
     ``likely`` (256, G, S) float32: for a phone and its number how likely each of S phones was
     sung; ``shares`` (S,) float32: how often each is sung. A pair is worth ``shift`` nats less than
-    its odds, a phone without a partner costs ``gap`` > 0 nats.
+    its odds, a phone without a partner costs ``gap`` > 0 nats. Where ``chance`` goes by what was
+    read, there are ``classes``.
     """
 
     likely: FloatArray
@@ -60,26 +76,70 @@ class Profiles:
     gap: float
     shift: float
     chance: Chance
+    classes: Classes | None = None
 
     def scores(self, asked: Transcript, those: Sequence[Transcript]) -> FloatArray:
         """(M,) float32: the best local alignment of one transcript with each of M, in nats above
         chance; where chance has a spread, in nats of a usual pair."""
-        found, features = self.compared(asked, those, by_content=self.chance.by_content)
-        found -= features @ np.array(self.chance.mean, np.float32)
-        found /= np.exp(features @ np.array(self.chance.log_spread, np.float32))
+        found = self.above_chance(self.alignments(asked, those)[None], [asked], those)
+        return np.asarray(found[0])
+
+    def above_chance(
+        self, nats: FloatArray, these: Sequence[Transcript], those: Sequence[Transcript]
+    ) -> FloatArray:
+        """Alignments (N, M) of N transcripts with M, held against what chance gives to such."""
+        features = self.features(these, those)
+        mean, log_spread = (
+            features @ np.array(by, np.float32) for by in (self.chance.mean, self.chance.log_spread)
+        )
+        return np.asarray((nats - mean) / np.exp(log_spread), np.float32)
+
+    def alignments(self, asked: Transcript, those: Sequence[Transcript]) -> FloatArray:
+        """(M,) nats of the best local alignment of one transcript with each of M."""
+        mine, theirs = self.codes(asked), [self.codes(read) for read in those]
+        if not len(mine) or not any(map(len, theirs)):
+            return np.zeros(len(those), np.float32)
+        return np.asarray(self._alignments(mine, theirs) / UNIT, np.float32)
+
+    def features(self, these: Sequence[Transcript], those: Sequence[Transcript]) -> FloatArray:
+        """(N, M, 4) what chance goes by: 1, and the logarithms that ``Chance`` names; the last two
+        are 0 where nothing is known of classes."""
+        lengths = [np.array([max(len(read), 1) for read in side]) for side in (these, those)]
+        found = np.zeros((len(these), len(those), 4), np.float32)
+        found[..., 0] = 1
+        found[..., 1] = np.add.outer(*map(np.log, lengths))
+        if self.classes is not None:
+            (my_told, my_share), (told, share) = self._content(these), self._content(those)
+            found[..., 2] = np.add.outer(np.log(my_told), np.log(told))
+            found[..., 3] = np.log((my_share / self.shares) @ share.T)
         return found
 
-    def compared(
-        self, asked: Transcript, those: Sequence[Transcript], *, by_content: bool = True
-    ) -> tuple[FloatArray, FloatArray]:
-        """(M,) nats of the alignments of one transcript with each of M, and (M, 4) what chance
-        goes by: 1 and the logarithms that ``Chance`` names, those ``by_content`` 0 where they are
-        not asked for."""
-        mine, theirs = self._codes(asked), [self._codes(read) for read in those]
-        found = np.zeros(len(those), np.float32)
-        if len(mine) and any(map(len, theirs)):
-            found[:] = self._alignments(mine, theirs) / UNIT
-        return found, self._features(mine, theirs, by_content)
+    def _content(self, reads: Sequence[Transcript]) -> tuple[FloatArray, FloatArray]:
+        """(M,) the nats that a phone of each transcript tells of what was sung, (M, S) how often it
+        has each phone."""
+        assert self.classes is not None
+        typical = self.classes.typical
+        counts = np.zeros((len(reads), len(typical)), np.float32)
+        for row, read in zip(counts, reads, strict=True):
+            row[:] = np.bincount(self.classes_of(read), minlength=len(row))
+        told = counts @ (typical * np.log(typical / self.shares)).sum(axis=1)
+        lengths = counts.sum(axis=1)
+        is_empty = lengths == 0
+        lengths[is_empty] = 1
+        share = counts @ typical / lengths[:, None]
+        share[is_empty] = self.shares
+        return np.maximum(told / lengths, LEAST_TOLD), share
+
+    def classes_of(self, read: Transcript) -> NDArray[np.uint8]:
+        """(L,) the classes of a transcript's phones."""
+        assert self.classes is not None
+        return np.asarray(self.classes.of.reshape(-1)[self.codes(read)])
+
+    def class_worth(self) -> FloatArray:
+        """(C, C) nats that a pair of classes is worth."""
+        assert self.classes is not None
+        typical = self.classes.typical
+        return np.asarray(np.log((typical / self.shares) @ typical.T) - np.float32(self.shift))
 
     def _alignments(self, mine: Codes, theirs: list[Codes]) -> IntArray:
         """(M,) units of the best local alignment of codes with each of M others."""
@@ -98,7 +158,7 @@ class Profiles:
                 best[rows] = np.maximum(best[rows], found)
         return best
 
-    def _codes(self, read: Transcript) -> Codes:
+    def codes(self, read: Transcript) -> Codes:
         """(L,) which rows of ``likely``, laid flat, the phones of a transcript have."""
         phones, numbers = self.likely.shape[:2]
         other = np.minimum(read["other"], numbers - 1)
@@ -118,33 +178,6 @@ class Profiles:
     @cached_property
     def _flat(self) -> FloatArray:
         return self.likely.reshape(-1, len(self.shares))
-
-    @cached_property
-    def _told(self) -> FloatArray:
-        """(256 * G,) nats that a phone and its number tell of what was sung."""
-        odds = np.log(np.maximum(self._flat, _NEVER) / self.shares)
-        return np.asarray((self._flat * odds).sum(axis=1))
-
-    def _features(self, mine: Codes, theirs: list[Codes], by_content: bool) -> FloatArray:
-        found = np.zeros((len(theirs), 4), np.float32)
-        found[:, 0] = 1
-        lengths = np.array([len(codes) for codes in theirs], np.float32)
-        found[:, 1] = np.log(np.maximum(lengths, 1)) + np.log(max(len(mine), 1))
-        if not by_content:
-            return found
-        my_told, my_share = self._content(mine)
-        for row, codes in enumerate(theirs):
-            told, share = self._content(codes)
-            found[row, 2] = np.log(told * my_told)
-            found[row, 3] = np.log((share * my_share / self.shares).sum())
-        return found
-
-    def _content(self, codes: Codes) -> tuple[float, FloatArray]:
-        """The nats that a phone tells on average, and (S,) how often each phone was sung."""
-        if len(codes) == 0:
-            return LEAST_TOLD, self.shares
-        told = float(self._told[codes].mean())
-        return max(told, LEAST_TOLD), np.asarray(self._flat[codes].mean(axis=0))
 
 
 def _laid_over(
@@ -224,8 +257,27 @@ def read_profiles(bundle: Bundle, clips: ClipsSpec) -> Profiles | None:
         raise BadModel(f"{path} does not say what may have been sung: numbers out of range")
     likely = np.tile(shares, (256, steps.shape[1], 1))
     likely[: len(steps)] = from_steps(steps)
-    found = priced(Profiles(likely, shares, 1.0, 0.0, Chance()), values, bundle)
+    classes = _classes(values, steps.shape[:2], shares, path) if "classes" in values else None
+    found = priced(Profiles(likely, shares, 1.0, 0.0, Chance(), classes), values, bundle)
+    if bundle.card.chance and classes is None:
+        raise BadModel(f"{bundle.path} knows what chance makes of classes, and of no classes")
     return replace(found, chance=bundle.card.chance or found.chance)
+
+
+def _classes(
+    values: dict[str, Any], shape: tuple[int, ...], shares: FloatArray, path: Path
+) -> Classes:
+    try:
+        known = np.array(values["classes"], np.uint8)
+        typical = from_steps(np.array(values["typical"], np.uint8))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BadModel(f"{path} does not say which phones are of a class: {error!r}") from error
+    is_whole = known.shape == shape and typical.shape[1:] == shares.shape
+    if not is_whole or not known.max() < len(typical) <= MOST_CLASSES:
+        raise BadModel(f"{path} does not say which phones are of a class: numbers out of range")
+    of = np.zeros((256, shape[1]), np.uint8)
+    of[: len(known)] = known
+    return Classes(of, typical)
 
 
 def priced(profiles: Profiles, values: dict[str, Any], bundle: Bundle) -> Profiles:

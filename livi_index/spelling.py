@@ -76,5 +76,7 @@ def read_spelling(
         raise BadModel(f"{path} does not say how words are spelt: likely phones are out of range")
     table = profiles.likely.copy()
     table[FIRST_TOKEN : FIRST_TOKEN + len(tokens)] = from_steps(likely)[:, None]
-    written = priced(replace(profiles, likely=table), values.get("prices", {}), bundle)
+    written = priced(
+        replace(profiles, likely=table, classes=None), values.get("prices", {}), bundle
+    )
     return Spelling(tokens, scoring, written)
