@@ -24,11 +24,19 @@ from livi_index.alignment import (
 from livi_index.calibration import Chance
 from livi_index.errors import BadModel
 from livi_index.models import Bundle, open_bundle
-from livi_index.profiles import STEPS_PER_NAT, Profiles, from_steps, read_profiles
+from livi_index.profiles import STEPS_PER_NAT, Classes, Profiles, from_steps, read_profiles
 from livi_index.spelling import FIRST_TOKEN, read_spelling
 from livi_index.transcripts import PHONE_DTYPE, Transcript
 
 PHONES, SHADES = 12, 4
+
+
+def classes(by: Profiles) -> Classes:
+    """A class for what is sure of each phone, and one for all doubt."""
+    of = np.full((256, SHADES), PHONES, np.uint8)
+    of[1 : PHONES + 1, :2] = np.arange(PHONES)[:, None]
+    typical = [by.likely[phone, :2].mean(axis=0) for phone in range(1, PHONES + 1)]
+    return Classes(of, np.array([*typical, by.likely[1:13, 2:].mean(axis=(0, 1))], np.float32))
 
 
 def profiles(seed: int, **changes: Any) -> Profiles:
@@ -122,25 +130,31 @@ def test_what_chance_gives_goes_by_length_by_what_is_told_and_by_how_alike_the_p
     asked, those = random(rng, 30), [random(rng, n) for n in (5, 80)]
     those.append(transcript(np.full(20, 3)))
     plain = profiles(5)
+    groups = classes(plain)
     told, alike = [], []
     for other in those:
-        sides = [
-            [plain.likely[p, s] for p, s in read[["phone", "other"]]] for read in (asked, other)
-        ]
+        of = [groups.of[read["phone"], read["other"]] for read in (asked, other)]
+        sides = [groups.typical[numbers] for numbers in of]
         nats = [np.mean([(p * np.log(p / plain.shares)).sum() for p in side]) for side in sides]
         mine, theirs = (np.mean(side, axis=0) for side in sides)
         told.append(math.log(nats[0] * nats[1]))
         alike.append(math.log((mine * theirs / plain.shares).sum()))
     lengths = [math.log(30 * len(other)) for other in those]
     chance = Chance((-2.0, 1.5, 3.0, 20.0), (0.5, 0.1, 0.2, -1.0))
-    found = profiles(5, chance=chance).scores(asked, those)
+    found = profiles(5, chance=chance, classes=groups).scores(asked, those)
     raw = plain.scores(asked, those)
     features = np.column_stack([np.ones(3), lengths, told, alike])
     spread = np.exp(features @ chance.log_spread)
     np.testing.assert_allclose(found, (raw - features @ chance.mean) / spread, atol=1e-3)
     assert np.ptp(told) > 0.3 and np.ptp(alike) > 0.1, "all of it counts here"
-    nothing = profiles(5, chance=chance).scores(asked[:0], [asked[:0]])
+    nothing = profiles(5, chance=chance, classes=groups).scores(asked[:0], [asked[:0]])
     assert np.isfinite(nothing).all()
+    # Without classes, chance goes by lengths alone.
+    lengths_only = profiles(5, chance=chance).scores(asked, those)
+    spread = np.exp(features[:, :2] @ chance.log_spread[:2])
+    np.testing.assert_allclose(
+        lengths_only, (raw - features[:, :2] @ chance.mean[:2]) / spread, atol=1e-3
+    )
 
 
 def test_agreement_counts_by_how_sure_both_are() -> None:
@@ -197,6 +211,28 @@ def test_what_scores_are_held_against_is_compared_by_all_wherever_it_stands() ->
     assert not np.allclose(capped[drawn], expected, atol=0.1), "some are not among the best"
 
 
+def test_classes_choose_what_is_compared_by_all() -> None:
+    rng = np.random.default_rng(13)
+    song = random(rng, 120)
+    those = [*(random(rng, 100) for _ in range(20)), misheard(rng, song), song[:0]]
+    by = replace(profiles(14), chance=Chance((1.0, 0.2, 0.5, 2.0), (0.1, 0.0, 0.2, 0.1)))
+    by = replace(by, classes=classes(by))
+    assert by.classes is not None
+    aligner = Aligner(scoring(), by)
+    once = aligner.scores([song], those, once=True)[0]
+    # A class is as good as its profile where that is all that a phone may be.
+    table = by.classes.typical[by.classes.of]
+    coarse = replace(by, likely=table.astype(np.float32))
+    np.testing.assert_allclose(once, coarse.scores(song, those), atol=4.0)
+    assert np.corrcoef(once[:-1], coarse.scores(song, those)[:-1])[0, 1] > 0.99
+    assert once.argmax() == 20
+    several = aligner.scores([song, those[3]], those, once=True)
+    np.testing.assert_allclose(several[0], once, atol=1e-4)
+    alone = aligner.scores([those[3]], [those[3]], once=True)
+    np.testing.assert_allclose(several[1][3], alone[0, 0], atol=1e-4)
+    np.testing.assert_allclose(aligner.ranked(song, those), by.scores(song, those), atol=1e-4)
+
+
 def test_the_shorter_the_more_are_compared_by_all() -> None:
     aligner = Aligner(scoring(), profiles(8))
     assert aligner.refined(400**2) < aligner.refined(20 * 400) == REFINED_CELLS // (20 * 400)
@@ -207,7 +243,9 @@ def steps_of(likely: np.ndarray) -> np.ndarray:
     return np.round(-np.log(likely) * STEPS_PER_NAT).clip(0, 255).astype(np.uint8)
 
 
-def bundle_with(folder: Path, steps: np.ndarray, letters: Any = None, **values: Any) -> Bundle:
+def bundle_with(
+    folder: Path, steps: np.ndarray, letters: Any = None, by_chance: Any = None, **values: Any
+) -> Bundle:
     """The tiny reader, which says what may have been sung."""
     shutil.copytree(songs.READER, folder)
     told = json.loads((folder / "alignment.json").read_text())
@@ -217,6 +255,7 @@ def bundle_with(folder: Path, steps: np.ndarray, letters: Any = None, **values: 
     np.save(folder / "profiles.npy", steps)
     card = json.loads((folder / "card.json").read_text())
     card["spaces"][0]["clips"]["profiles"] = "profiles.npy"
+    card |= {"chance": by_chance} if by_chance else {}
     for file in ("alignment.json", "profiles.npy"):
         content = (folder / file).read_bytes()
         digest = hashlib.sha256(content).hexdigest()
@@ -247,9 +286,53 @@ def test_profiles_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert found.scores(odd[:1], [odd[1:]])[0] == found.scores(odd[:1], [odd[:1]])[0]
 
 
+IN_CLASSES: dict[str, Any] = {
+    "classes": [[0, 1], [1, 0]],
+    "typical": steps_of(np.array([[0.2, 0.3, 0.5], [0.5, 0.3, 0.2]])).tolist(),
+}
+
+
+def test_classes_are_read_as_they_were_written_and_the_card_says_what_chance_makes_of_them(
+    tmp_path: Path,
+) -> None:
+    by_chance = {"mean": [1.0, 2.0, 3.0, 4.0], "log_spread": [0.5, 0.0, 0.0, 1], "fitted_on": "it"}
+    found = profiles_in(
+        bundle_with(tmp_path / "b", steps_of(LIKELY), None, by_chance, **IN_CLASSES)
+    )
+    assert found is not None and found.classes is not None
+    assert found.classes.of[:3].tolist() == [[0, 1], [1, 0], [0, 0]]
+    np.testing.assert_allclose(found.classes.typical, [[0.2, 0.3, 0.5], [0.5, 0.3, 0.2]], atol=0.03)
+    assert found.chance == Chance([1.0, 2.0, 3.0, 4.0], [0.5, 0.0, 0.0, 1], "it")
+    lengths_only = profiles_in(bundle_with(tmp_path / "c", steps_of(LIKELY), **IN_CLASSES))
+    assert lengths_only is not None and lengths_only.chance == Chance((-2.0, 1.0, 0.0, 0.0))
+    # Chance that goes by classes is of no use without them.
+    with pytest.raises(BadModel, match="no classes"):
+        profiles_in(bundle_with(tmp_path / "d", steps_of(LIKELY), None, by_chance))
+
+
+@pytest.mark.parametrize(
+    "by_chance",
+    [
+        {"mean": [1.0, 2.0, 3.0], "log_spread": [0.0] * 4},
+        {"mean": [1.0, 2.0, 3.0, "4"], "log_spread": [0.0] * 4},
+        {"mean": 1.0, "log_spread": [0.0] * 4},
+        {"mean": [0.0] * 4, "log_spread": [0.0] * 4, "mode": 1},
+    ],
+)
+def test_chance_of_another_kind_is_refused(tmp_path: Path, by_chance: dict[str, Any]) -> None:
+    with pytest.raises(BadModel, match="chance"):
+        bundle_with(tmp_path / "b", steps_of(LIKELY), None, by_chance, **IN_CLASSES)
+
+
 @pytest.mark.parametrize(
     ("steps", "values"),
     [
+        (steps_of(LIKELY), IN_CLASSES | {"classes": [[0, 1]]}),
+        (steps_of(LIKELY), IN_CLASSES | {"classes": [[0, 1], [2, 0]]}),
+        (steps_of(LIKELY), IN_CLASSES | {"classes": None}),
+        (steps_of(LIKELY), IN_CLASSES | {"classes": [[0, 300], [1, 0]]}),
+        (steps_of(LIKELY), IN_CLASSES | {"typical": [[1, 2], [3, 4]]}),
+        (steps_of(LIKELY), {"classes": [[0, 1], [1, 0]]}),
         (steps_of(LIKELY)[0], {}),
         (steps_of(LIKELY).astype(np.int16), {}),
         (steps_of(LIKELY), {"shares": [0.5, 0.5]}),

@@ -21,7 +21,9 @@ from export.align import (  # noqa: E402
     TOKENS,
     apart,
     chance,
+    classes_of,
     confusions,
+    in_bundle,
     joint,
     letter_counts,
     merge_classes,
@@ -39,6 +41,7 @@ from export.reader import DOUBT  # noqa: E402
 from export.shades import SHADES, Shades, load_shades, save_shades  # noqa: E402
 from export.train import edit_distance  # noqa: E402
 from livi_index.alignment import CLASSES, Aligner, read_scoring  # noqa: E402
+from livi_index.calibration import Chance  # noqa: E402
 from livi_index.models import open_bundle  # noqa: E402
 from livi_index.profiles import from_steps  # noqa: E402
 from livi_index.transcripts import PHONE_DTYPE, Transcript  # noqa: E402
@@ -298,8 +301,35 @@ def test_chance_is_learned_for_profiles_too(learned, shades: Shades) -> None:
     offset, slope = chance(Aligner(scoring_of(counts), by), read[:50], read[50:100])
     assert 0 < slope < 6
     some, others = read[100:120], read[120:140]
-    scores = [replace(by, chance=(offset, slope)).scores(one, others) for one in some]
+    scores = [
+        replace(by, chance=Chance((offset, slope, 0.0, 0.0))).scores(one, others) for one in some
+    ]
     assert abs(np.mean(scores)) < 2.5
+
+
+def test_classes_keep_most_of_what_was_read(learned, shades: Shades) -> None:
+    _, read = learned
+    rng = np.random.default_rng(14)
+    for row in read:
+        row["other"] = rng.integers(1, 5, len(row))
+    by = profiles_of(shades)
+    found = classes_of(read, by)
+    assert found.of.shape == by.likely.shape[:2] and found.of.max() < len(found.typical) <= CLASSES
+    np.testing.assert_allclose(found.typical.sum(axis=1), 1, atol=1e-5)
+    again = classes_of(read, by)
+    np.testing.assert_array_equal(found.of, again.of)
+
+    def told(likely: np.ndarray) -> float:
+        codes = np.concatenate([by.codes(one) for one in read])
+        sung, odds = (table.reshape(-1, N - 1)[codes] for table in (by.likely, likely / by.shares))
+        return float((sung * np.log(odds)).sum(axis=1).mean())
+
+    whole, kept = told(by.likely), told(found.typical[found.of])
+    assert 0.8 * whole < kept <= whole
+    held = in_bundle(found)
+    assert np.array(held["classes"]).shape == (N, SHADES + 1)
+    typical = from_steps(np.array(held["typical"], np.uint8))
+    np.testing.assert_allclose(typical, found.typical, atol=0.03)
 
 
 def test_what_is_laid_apart_shares_no_line() -> None:
