@@ -36,6 +36,14 @@ class Chance:
     log_spread: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
     fitted_on: str = ""
 
+    @property
+    def is_whole(self) -> bool:
+        """False where a file says something else."""
+        sides = (self.mean, self.log_spread)
+        return all(isinstance(side, list | tuple) and len(side) == 4 for side in sides) and all(
+            isinstance(number, int | float) for side in sides for number in side
+        )
+
 
 @dataclass(frozen=True)
 class Calibration:

@@ -499,7 +499,7 @@ def _check_card(card: ModelCard, where: str) -> None:
         raise BadModel(f"{where} knows no two recordings that are familiar")
     if any(not 0 <= space.hop_s <= space.window_s for space in card.spaces):
         raise BadModel(f"{where} has windows that leave out a part of a recording")
-    if card.chance and not _is_chance(card.chance):
+    if card.chance and not card.chance.is_whole:
         raise BadModel(f"{where} does not say what chance is: it takes four numbers, twice")
     if card.fusion and not set(card.space_names) <= set(card.calibration):
         raise BadModel(f"{where} fuses spaces and has no calibration for each")
@@ -510,14 +510,6 @@ def _check_card(card: ModelCard, where: str) -> None:
     for space in card.spaces:
         if space.clips and not (space.window_s / space.clips.clip_s).is_integer():
             raise BadModel(f"{where}: a window of {space.name} is not a whole number of clips")
-
-
-def _is_chance(chance: Chance) -> bool:
-    sides = (chance.mean, chance.log_spread)
-    return all(
-        isinstance(side, list) and len(side) == 4 and all(isinstance(x, int | float) for x in side)
-        for side in sides
-    )
 
 
 def check_graph(path: Path) -> None:

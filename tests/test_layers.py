@@ -98,7 +98,7 @@ NARROW = {
         "shards",
         "generations",
     },
-    "profiles": {"errors", "models", "transcripts"},
+    "profiles": {"errors", "calibration", "models", "transcripts"},
     "alignment": {"errors", "models", "transcripts", "profiles"},
     "familiarity": {"errors", "calibration", "models", "transcripts"},
     "ranking": {"errors", "vectors", "encoders", "generations", "transcripts", "alignment"},
