@@ -40,7 +40,7 @@ LARGEST_GAP = 127  # steps; the aligner counts in bytes, and says nothing of lar
 SHARED = 10_000_000  # pairs of phones from which several processors are worth their start
 LEAST_REFINED = 30  # best ones by phones alone that are compared by all that is known of them
 REFINED_CELLS = 16_000_000  # pairs of phones that may be, 90 ms of one processor
-CERTAIN = 20.0  # nats; what is alike by chance has never had 15 among hundreds of recordings
+CERTAIN = 20.0  # nats; of 57,000 pairs of training songs that are no versions none had 19
 SCHEMA = 1
 
 FloatArray = NDArray[np.float32]
