@@ -143,12 +143,18 @@ def chance_of(library: Library, truth: Truth, profiles: Profiles) -> Chance:
     told = profiles.features(read, read)
     nats = np.concatenate([part[kept] for part, kept in zip(every, unlike, strict=True)])
     features = np.concatenate([told[row, :row][kept] for row, kept in enumerate(unlike)])
+    what = f"{len(nats)} pairs of {len(read)} recordings of the training split"
+    return fit_chance(nats, features, what)
+
+
+def fit_chance(nats: FloatArray, features: FloatArray, fitted_on: str = "") -> Chance:
+    """From alignments (n,) and what chance goes by (n, 4), by least squares: first the scores, then
+    the logarithms of how far they are off."""
     mean, *_ = np.linalg.lstsq(features, nats)
     off = np.log(np.maximum(np.abs(nats - features @ mean), LEAST_OFF))
     log_spread, *_ = np.linalg.lstsq(features, off)
     log_spread[0] -= off.mean()  # so that a usual pair has spread 1
-    what = f"{len(nats)} pairs of {len(read)} recordings of the training split"
-    return Chance(_rounded(mean), _rounded(log_spread), what)
+    return Chance(_rounded(mean), _rounded(log_spread), fitted_on)
 
 
 def _rounded(values: FloatArray) -> list[float]:

@@ -24,6 +24,19 @@ def test_a_curve_that_made_the_data_is_found_again():
     assert worse["ece"] > 0.1 and worse["log_loss"] > judged["log_loss"]
 
 
+def test_what_chance_made_is_found_again():
+    rng = np.random.default_rng(5)
+    features = np.column_stack([np.ones(40_000), rng.normal(size=(40_000, 3))])
+    mean, log_spread = np.array([3.0, 2.0, -1.0, 5.0]), np.array([0.5, 0.3, 0.0, -0.4])
+    nats = features @ mean + np.exp(features @ log_spread) * rng.normal(size=len(features))
+    found = calibrate.fit_chance(nats, features, "these")
+    np.testing.assert_allclose(found.mean, mean, atol=0.1)
+    np.testing.assert_allclose(found.log_spread[1:], log_spread[1:], atol=0.05)
+    # What is usual has a spread of 1, whatever the unit.
+    assert np.mean(features @ found.log_spread) == pytest.approx(0, abs=0.01)
+    assert found.fitted_on == "these" and found.is_whole
+
+
 def test_false_hits_of_an_exponential_tail_are_those_of_the_formula():
     rng = np.random.default_rng(4)
     n_queries, n_met = 400, 700
