@@ -42,10 +42,10 @@ BAND = 1024  # phones of a query that are laid over others at once
 CELLS = 24_000  # pairs that are compared at once: fewer are not worth a call, more leave the cache
 MOMENTS = 1_000_000  # of transcripts that are laid over a query together, or a longer one alone
 UNIT = 1024  # of a nat: whole numbers are compared twice as fast, and rounding is nothing here
-NEVER = -20 * UNIT  # what no phone at all is worth
+NOTHING = -20 * UNIT  # what no phone at all is worth
 MOST_CLASSES = 32  # that the aligner tells apart
 LEAST_TOLD = 0.1  # nats a phone; what tells less is as unsure
-_NEVER = np.float32(1e-30)
+LEAST_ODDS = np.float32(1e-30)
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
@@ -167,9 +167,9 @@ class Profiles:
     def _worth(self, mine: Codes, known: Codes) -> IntArray:
         """(L, C + 1) units that each of the codes (L,) is worth beside each of (C,), and beside
         none."""
-        worth = np.full((len(mine), len(known) + 1), NEVER, np.int32)
+        worth = np.full((len(mine), len(known) + 1), NOTHING, np.int32)
         odds = (self._flat[mine] / self.shares) @ self._flat[known].T
-        np.log(np.maximum(odds, _NEVER, out=odds), out=odds)
+        np.log(np.maximum(odds, LEAST_ODDS, out=odds), out=odds)
         odds -= np.float32(self.shift)
         np.rint(np.multiply(odds, UNIT, out=odds), out=odds)
         worth[:, :-1] = odds
