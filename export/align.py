@@ -41,7 +41,6 @@ from export.phones import PHONES
 from export.reader import DOUBT
 from export.shades import SHADES, Shades, save_shades
 from livi_index.alignment import CLASSES, SCHEMA, Aligner, Scoring
-from livi_index.calibration import Chance
 from livi_index.profiles import STEPS_PER_NAT as PROFILE_STEPS
 from livi_index.profiles import Classes, Profiles, from_steps
 from livi_index.spelling import FIRST_TOKEN, Spelling
@@ -176,7 +175,7 @@ def profiles_of(shades: Shades) -> Profiles:
     """What a bundle will tell of these shades; chance is not known yet."""
     likely = np.tile(shades.shares.numpy(), (256, SHADES + 1, 1))
     likely[: len(PHONES)] = from_steps(shades.steps())
-    return Profiles(likely, shades.shares.numpy(), GAP, SHIFT, Chance())
+    return Profiles(likely, shades.shares.numpy(), GAP, SHIFT, (0.0, 0.0))
 
 
 def classes_of(read: Sequence[Transcript], profiles: Profiles, seed: int = 1) -> Classes:

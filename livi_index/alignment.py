@@ -105,14 +105,20 @@ class Aligner:
         self._alone = self._engine(1)
 
     def scores(
-        self, these: Sequence[Transcript], those: Sequence[Transcript], *, once: bool = False
+        self,
+        these: Sequence[Transcript],
+        those: Sequence[Transcript],
+        *,
+        once: bool = False,
+        whole: bool = False,
     ) -> FloatArray:
         """(N, M) float32: each of N transcripts with each of M, in nats above chance.
 
-        ``once`` is by the phones alone, or their classes, which takes far less time.
+        ``once`` is by the phones alone, or their classes, which takes far less time. ``whole`` are
+        transcripts of whole recordings: more may be known of chance between these.
         """
         if self.profiles is not None and not once:
-            rows = [self.profiles.scores(one, those) for one in these]
+            rows = [self.profiles.scores(one, those, whole=whole) for one in these]
             return np.stack(rows) if rows else np.zeros((0, len(those)), np.float32)
         found = np.zeros((len(these), len(those)), np.float32)
         if found.size == 0:
@@ -121,7 +127,7 @@ class Aligner:
             of = self.profiles.classes_of
             found[:] = self._steps(*([of(t) for t in side] for side in (these, those)))
             found /= np.float32(self._scoring.steps_per_nat)
-            return self.profiles.above_chance(found, these, those)
+            return self.profiles.above_chance(found, these, those, whole=whole)
         found[:] = self._steps(*([t["phone"] for t in side] for side in (these, those)))
         if not once and any(t["other"].any() for side in (these, those) for t in side):
             found += self._steps(*([second_reading(t) for t in side] for side in (these, those)))
@@ -136,13 +142,14 @@ class Aligner:
     def ranked(
         self, this: Transcript, those: Sequence[Transcript], always: IntArray | None = None
     ) -> FloatArray:
-        """(M,) float32 as ``scores``, of as many of those that are best ``once`` as ``refined``
-        says; of all others as they are once, and with profiles no higher than any of the best.
+        """(M,) float32 as ``scores`` of whole recordings: of as many as ``refined`` says of those
+        that are best ``once``; of all others as they are once, and with profiles no higher than any
+        of the best.
 
         With profiles, rows ``always`` (n,) are scored like the best, wherever they stand: where
         scores are held against theirs, these must be of one kind.
         """
-        found: FloatArray = self.scores([this], those, once=True)[0]
+        found: FloatArray = self.scores([this], those, once=True, whole=True)[0]
         if len(those) == 0:
             return found
         order = np.argsort(-found, kind="stable")
@@ -157,7 +164,7 @@ class Aligner:
         return found
 
     def _finer(self, this: Transcript, those: Sequence[Transcript], rows: IntArray) -> FloatArray:
-        found: FloatArray = self.scores([this], [those[row] for row in rows])[0]
+        found: FloatArray = self.scores([this], [those[row] for row in rows], whole=True)[0]
         return found
 
     def refined(self, cells: float) -> int:

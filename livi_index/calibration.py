@@ -25,15 +25,15 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Chance:
-    """What alignments of transcripts that have nothing in common score, in nats.
+    """What alignments of whole recordings that have nothing in common score, in nats.
 
     ``mean`` and ``log_spread`` are 4 numbers each: at 0; per ln(n * m) of n and m phones; per
     ln(i * j) where these tell i and j nats each of what was sung; and per ln of the odds that two
     of them, drawn at random, are one phone. ``fitted_on`` says where from.
     """
 
-    mean: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
-    log_spread: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
+    mean: Sequence[float]
+    log_spread: Sequence[float]
     fitted_on: str = ""
 
     @property

@@ -17,7 +17,9 @@ it.
 By chance, what is long scores more than what is short, what was read surely more than what was not,
 and songs of many like vowels more with each other than with the rest. What chance gives to two such
 transcripts is taken off, and the rest is held against how far chance goes astray with such, or the
-song that is a little like everything would be the answer to many questions.
+song that is a little like everything would be the answer to many questions. That holds for whole
+recordings; two short stretches are of like phones because the same is sung in them, and are held
+against what their lengths give alone.
 """
 
 from __future__ import annotations
@@ -67,30 +69,44 @@ class Profiles:
 
     ``likely`` (256, G, S) float32: for a phone and its number how likely each of S phones was
     sung; ``shares`` (S,) float32: how often each is sung. A pair is worth ``shift`` nats less than
-    its odds, a phone without a partner costs ``gap`` > 0 nats. Where ``chance`` goes by what was
-    read, there are ``classes``.
+    its odds, a phone without a partner costs ``gap`` > 0 nats. By chance an alignment of n with m
+    phones has ``chance[0] + chance[1] * ln(n * m)`` nats; where there are ``classes``, more may be
+    known of that ``between`` recordings.
     """
 
     likely: FloatArray
     shares: FloatArray
     gap: float
     shift: float
-    chance: Chance
+    chance: tuple[float, float]
     classes: Classes | None = None
+    between: Chance | None = None
 
-    def scores(self, asked: Transcript, those: Sequence[Transcript]) -> FloatArray:
+    def scores(
+        self, asked: Transcript, those: Sequence[Transcript], *, whole: bool = False
+    ) -> FloatArray:
         """(M,) float32: the best local alignment of one transcript with each of M, in nats above
-        chance; where chance has a spread, in nats of a usual pair."""
-        found = self.above_chance(self.alignments(asked, those)[None], [asked], those)
+        chance. They are ``whole`` where all are of whole recordings."""
+        found = self.above_chance(self.alignments(asked, those)[None], [asked], those, whole=whole)
         return np.asarray(found[0])
 
     def above_chance(
-        self, nats: FloatArray, these: Sequence[Transcript], those: Sequence[Transcript]
+        self,
+        nats: FloatArray,
+        these: Sequence[Transcript],
+        those: Sequence[Transcript],
+        *,
+        whole: bool = False,
     ) -> FloatArray:
-        """Alignments (N, M) of N transcripts with M, held against what chance gives to such."""
+        """Alignments (N, M) of N transcripts with M, held against what chance gives to such; whole
+        ones in nats of a usual pair, where chance is known to have a spread."""
+        if not whole or self.between is None:
+            first, second = self.chance
+            return np.asarray(nats - (first + second * _ln_lengths(these, those)), np.float32)
         features = self.features(these, those)
         mean, log_spread = (
-            features @ np.array(by, np.float32) for by in (self.chance.mean, self.chance.log_spread)
+            features @ np.array(by, np.float32)
+            for by in (self.between.mean, self.between.log_spread)
         )
         return np.asarray((nats - mean) / np.exp(log_spread), np.float32)
 
@@ -102,16 +118,13 @@ class Profiles:
         return np.asarray(self._alignments(mine, theirs) / UNIT, np.float32)
 
     def features(self, these: Sequence[Transcript], those: Sequence[Transcript]) -> FloatArray:
-        """(N, M, 4) what chance goes by: 1, and the logarithms that ``Chance`` names; the last two
-        are 0 where nothing is known of classes."""
-        lengths = [np.array([max(len(read), 1) for read in side]) for side in (these, those)]
-        found = np.zeros((len(these), len(those), 4), np.float32)
-        found[..., 0] = 1
-        found[..., 1] = np.add.outer(*map(np.log, lengths))
-        if self.classes is not None:
-            (my_told, my_share), (told, share) = self._content(these), self._content(those)
-            found[..., 2] = np.add.outer(np.log(my_told), np.log(told))
-            found[..., 3] = np.log((my_share / self.shares) @ share.T)
+        """(N, M, 4) what chance between recordings goes by: 1, and the logarithms that ``Chance``
+        names. For it there must be classes."""
+        found = np.ones((len(these), len(those), 4), np.float32)
+        found[..., 1] = _ln_lengths(these, those)
+        (my_told, my_share), (told, share) = self._content(these), self._content(those)
+        found[..., 2] = np.add.outer(np.log(my_told), np.log(told))
+        found[..., 3] = np.log((my_share / self.shares) @ share.T)
         return found
 
     def _content(self, reads: Sequence[Transcript]) -> tuple[FloatArray, FloatArray]:
@@ -214,6 +227,12 @@ def _laid_over(
     return best.max(axis=0), below
 
 
+def _ln_lengths(these: Sequence[Transcript], those: Sequence[Transcript]) -> FloatArray:
+    """(N, M) the logarithm of the product of the lengths."""
+    lengths = [[np.log(max(len(read), 1)) for read in side] for side in (these, those)]
+    return np.asarray(np.add.outer(*lengths), np.float32)
+
+
 def _side_by_side(transcripts: list[Codes], nothing: int) -> Codes:
     """(N, K) transcripts from their ends on, ``nothing`` after the ends of the shorter ones."""
     longest = max(map(len, transcripts))
@@ -258,10 +277,10 @@ def read_profiles(bundle: Bundle, clips: ClipsSpec) -> Profiles | None:
     likely = np.tile(shares, (256, steps.shape[1], 1))
     likely[: len(steps)] = from_steps(steps)
     classes = _classes(values, steps.shape[:2], shares, path) if "classes" in values else None
-    found = priced(Profiles(likely, shares, 1.0, 0.0, Chance(), classes), values, bundle)
+    found = priced(Profiles(likely, shares, 1.0, 0.0, (0.0, 0.0), classes), values, bundle)
     if bundle.card.chance and classes is None:
         raise BadModel(f"{bundle.path} knows what chance makes of classes, and of no classes")
-    return replace(found, chance=bundle.card.chance or found.chance)
+    return replace(found, between=bundle.card.chance)
 
 
 def _classes(
@@ -289,7 +308,7 @@ def priced(profiles: Profiles, values: dict[str, Any], bundle: Bundle) -> Profil
         raise BadModel(f"{bundle.path} does not say how to align profiles: {error!r}") from error
     if not (gap > 0 and np.isfinite([gap, shift, first, second]).all()):
         raise BadModel(f"{bundle.path} does not say how to align profiles: numbers out of range")
-    return replace(profiles, gap=gap, shift=shift, chance=Chance((first, second, 0.0, 0.0)))
+    return replace(profiles, gap=gap, shift=shift, chance=(first, second))
 
 
 def from_steps(steps: NDArray[np.uint8]) -> FloatArray:

@@ -77,6 +77,8 @@ def read_spelling(
     table = profiles.likely.copy()
     table[FIRST_TOKEN : FIRST_TOKEN + len(tokens)] = from_steps(likely)[:, None]
     written = priced(
-        replace(profiles, likely=table, classes=None), values.get("prices", {}), bundle
+        replace(profiles, likely=table, classes=None, between=None),
+        values.get("prices", {}),
+        bundle,
     )
     return Spelling(tokens, scoring, written)

@@ -50,7 +50,7 @@ def profiles(seed: int, **changes: Any) -> Profiles:
             other = rng.dirichlet(np.full(PHONES, 0.5))
             likely[phone + 1, shade] = (1 - sure) * other
             likely[phone + 1, shade, phone] += sure
-    return replace(Profiles(likely, shares, 1.2, 0.3, Chance()), **changes)
+    return replace(Profiles(likely, shares, 1.2, 0.3, (0.0, 0.0)), **changes)
 
 
 def transcript(phones: np.ndarray, shades: np.ndarray | int = 0) -> Transcript:
@@ -104,7 +104,7 @@ def test_scores_are_those_of_the_plain_algorithm() -> None:
 
 def test_many_are_compared_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
-    by = profiles(3, chance=Chance((-1.5, 0.7, 0.0, 0.0)))
+    by = profiles(3, chance=(-1.5, 0.7))
     asked, those = random(rng, 40), [random(rng, int(n)) for n in rng.integers(1, 60, 30)]
     found = by.scores(asked, those)
     monkeypatch.setattr("livi_index.profiles.MOMENTS", 130)
@@ -116,7 +116,7 @@ def test_many_are_compared_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_chance_is_taken_off_and_grows_with_both_lengths() -> None:
     rng = np.random.default_rng(4)
     asked, those = random(rng, 30), [random(rng, n) for n in (5, 80)]
-    by = profiles(5, chance=Chance((-2.0, 1.5, 0.0, 0.0)))
+    by = profiles(5, chance=(-2.0, 1.5))
     raw, found = profiles(5).scores(asked, those), by.scores(asked, those)
     for i, n in enumerate((5, 80)):
         assert found[i] == pytest.approx(raw[i] + 2.0 - 1.5 * math.log(30 * n), abs=1e-4)
@@ -141,20 +141,16 @@ def test_what_chance_gives_goes_by_length_by_what_is_told_and_by_how_alike_the_p
         alike.append(math.log((mine * theirs / plain.shares).sum()))
     lengths = [math.log(30 * len(other)) for other in those]
     chance = Chance((-2.0, 1.5, 3.0, 20.0), (0.5, 0.1, 0.2, -1.0))
-    found = profiles(5, chance=chance, classes=groups).scores(asked, those)
+    by = profiles(5, chance=(1.0, 2.0), between=chance, classes=groups)
+    found = by.scores(asked, those, whole=True)
     raw = plain.scores(asked, those)
     features = np.column_stack([np.ones(3), lengths, told, alike])
     spread = np.exp(features @ chance.log_spread)
     np.testing.assert_allclose(found, (raw - features @ chance.mean) / spread, atol=1e-3)
     assert np.ptp(told) > 0.3 and np.ptp(alike) > 0.1, "all of it counts here"
-    nothing = profiles(5, chance=chance, classes=groups).scores(asked[:0], [asked[:0]])
-    assert np.isfinite(nothing).all()
-    # Without classes, chance goes by lengths alone.
-    lengths_only = profiles(5, chance=chance).scores(asked, those)
-    spread = np.exp(features[:, :2] @ chance.log_spread[:2])
-    np.testing.assert_allclose(
-        lengths_only, (raw - features[:, :2] @ chance.mean[:2]) / spread, atol=1e-3
-    )
+    assert np.isfinite(by.scores(asked[:0], [asked[:0]], whole=True)).all()
+    # Stretches are held against their lengths alone.
+    np.testing.assert_allclose(by.scores(asked, those), raw - 1 - 2 * np.array(lengths), atol=1e-3)
 
 
 def test_agreement_counts_by_how_sure_both_are() -> None:
@@ -215,7 +211,8 @@ def test_classes_choose_what_is_compared_by_all() -> None:
     rng = np.random.default_rng(13)
     song = random(rng, 120)
     those = [*(random(rng, 100) for _ in range(20)), misheard(rng, song), song[:0]]
-    by = replace(profiles(14), chance=Chance((1.0, 0.2, 0.5, 2.0), (0.1, 0.0, 0.2, 0.1)))
+    chance = Chance((1.0, 0.2, 0.5, 2.0), (0.1, 0.0, 0.2, 0.1))
+    by = replace(profiles(14, chance=(0.5, 0.3)), between=chance)
     by = replace(by, classes=classes(by))
     assert by.classes is not None
     aligner = Aligner(scoring(), by)
@@ -230,7 +227,9 @@ def test_classes_choose_what_is_compared_by_all() -> None:
     np.testing.assert_allclose(several[0], once, atol=1e-4)
     alone = aligner.scores([those[3]], [those[3]], once=True)
     np.testing.assert_allclose(several[1][3], alone[0, 0], atol=1e-4)
-    np.testing.assert_allclose(aligner.ranked(song, those), by.scores(song, those), atol=1e-4)
+    whole = by.scores(song, those, whole=True)
+    np.testing.assert_allclose(aligner.ranked(song, those), whole, atol=1e-4)
+    assert not np.allclose(whole, by.scores(song, those), atol=0.1)
 
 
 def test_the_shorter_the_more_are_compared_by_all() -> None:
@@ -279,7 +278,7 @@ def test_profiles_are_read_as_they_were_written(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.likely[:2], LIKELY, atol=0.03)
     np.testing.assert_allclose(found.likely.sum(axis=-1), 1, atol=1e-6)
     np.testing.assert_allclose(found.likely[99], [found.shares] * 2)
-    assert (found.gap, found.shift, found.chance) == (1.0, 0.25, Chance((-2.0, 1.0, 0.0, 0.0)))
+    assert (found.gap, found.shift, found.chance) == (1.0, 0.25, (-2.0, 1.0))
     assert profiles_in(songs.reader_bundle()) is None
     # A number that no profile is of is taken for the last.
     odd = transcript(np.array([1, 1]), np.array([1, 200]))
@@ -302,9 +301,10 @@ def test_classes_are_read_as_they_were_written_and_the_card_says_what_chance_mak
     assert found is not None and found.classes is not None
     assert found.classes.of[:3].tolist() == [[0, 1], [1, 0], [0, 0]]
     np.testing.assert_allclose(found.classes.typical, [[0.2, 0.3, 0.5], [0.5, 0.3, 0.2]], atol=0.03)
-    assert found.chance == Chance([1.0, 2.0, 3.0, 4.0], [0.5, 0.0, 0.0, 1], "it")
+    assert found.between == Chance([1.0, 2.0, 3.0, 4.0], [0.5, 0.0, 0.0, 1], "it")
+    assert found.chance == (-2.0, 1.0)
     lengths_only = profiles_in(bundle_with(tmp_path / "c", steps_of(LIKELY), **IN_CLASSES))
-    assert lengths_only is not None and lengths_only.chance == Chance((-2.0, 1.0, 0.0, 0.0))
+    assert lengths_only is not None and lengths_only.between is None
     # Chance that goes by classes is of no use without them.
     with pytest.raises(BadModel, match="no classes"):
         profiles_in(bundle_with(tmp_path / "d", steps_of(LIKELY), None, by_chance))

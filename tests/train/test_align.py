@@ -41,7 +41,6 @@ from export.reader import DOUBT  # noqa: E402
 from export.shades import SHADES, Shades, load_shades, save_shades  # noqa: E402
 from export.train import edit_distance  # noqa: E402
 from livi_index.alignment import CLASSES, Aligner, read_scoring  # noqa: E402
-from livi_index.calibration import Chance  # noqa: E402
 from livi_index.models import open_bundle  # noqa: E402
 from livi_index.profiles import from_steps  # noqa: E402
 from livi_index.transcripts import PHONE_DTYPE, Transcript  # noqa: E402
@@ -301,9 +300,7 @@ def test_chance_is_learned_for_profiles_too(learned, shades: Shades) -> None:
     offset, slope = chance(Aligner(scoring_of(counts), by), read[:50], read[50:100])
     assert 0 < slope < 6
     some, others = read[100:120], read[120:140]
-    scores = [
-        replace(by, chance=Chance((offset, slope, 0.0, 0.0))).scores(one, others) for one in some
-    ]
+    scores = [replace(by, chance=(offset, slope)).scores(one, others) for one in some]
     assert abs(np.mean(scores)) < 2.5
 
 
