@@ -76,9 +76,6 @@ def read_spelling(
         raise BadModel(f"{path} does not say how words are spelt: likely phones are out of range")
     table = profiles.likely.copy()
     table[FIRST_TOKEN : FIRST_TOKEN + len(tokens)] = from_steps(likely)[:, None]
-    written = priced(
-        replace(profiles, likely=table, classes=None, between=None),
-        values.get("prices", {}),
-        bundle,
-    )
+    letters = replace(profiles, likely=table, classes=None, between=None)
+    written = priced(letters, values.get("prices", {}), bundle)
     return Spelling(tokens, scoring, written)
