@@ -4,14 +4,17 @@ Runs ``python -m livi_index build`` as a user does, on ``sung/`` alone and on ``
 ``instrumental/``, each into a new library, then once more over the same folders. Speed is seconds
 of audio per second of wall time of the whole process, start and publishing included; stages are
 the seconds that the build's threads were at work in each, and overlap. Files are read once before
-that, so that no figure depends on what the system happened to hold in memory.
+that, so that no figure depends on what the system happened to hold in memory. And the seconds that
+the model takes for a window that lies nowhere over another one, on one processor.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,12 @@ from benchmarks.results import (
     print_table,
     write_result,
 )
+from catalogs.copies import recordings
+from livi_index.audio import load_audio
+from livi_index.encoders import AudioEncoder
+from livi_index.models import Bundle
+
+N_SONGS = 5  # that the time of a window is of
 
 
 def measure(roots: Sequence[Path], model: Path, library: Path) -> dict[str, Any]:
@@ -63,6 +72,21 @@ def _build(command: Sequence[str]) -> Measured:
     return ended
 
 
+def seconds_of_a_window(bundle: Bundle, songs: Sequence[Path]) -> float:
+    """The median over windows of some songs, side by side, one after the other on one thread."""
+    encoder = AudioEncoder(bundle, threads=1, device="cpu")
+    taken = []
+    for song in songs:
+        samples = load_audio(song)
+        n = len(samples) // encoder.window
+        windows = samples[: n * encoder.window].reshape(n, -1)
+        for window in windows:
+            start = time.perf_counter()
+            encoder.encode(window[None])
+            taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
 def main() -> None:
     options = arguments(__doc__).parse_args()
     data = data_folder(options, "sung", "instrumental")
@@ -73,6 +97,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             roots = [data / folder for folder in folders]
             figures[name] = measure(roots, bundle.path, Path(place) / "library")
+    figures["window_s"] = seconds_of_a_window(bundle, recordings([data / "sung"])[:N_SONGS])
     write_result("speed", figures, options.out)
     stages = sorted({stage for name in sets for stage in figures[name]["stages_s"]})
     columns = [figures[name] for name in sets]
@@ -88,6 +113,7 @@ def main() -> None:
             ("second run, decodes", *(c["second_run_decodes"] for c in columns)),
         ]
     )
+    print(f"a window on one processor: {figures['window_s'] * 1e3:.0f} ms")
 
 
 if __name__ == "__main__":
