@@ -4,7 +4,8 @@ Words, segment options, probabilities and measured figures are those of ``card.t
 digests, spaces and parity stay as they are. ``--harmony HARMONY.onnx`` gives the bundle that space,
 or another one; ``--detector DETECTOR.pt`` another detector; ``--reader READER.pt``, with its
 ``--alignment`` and ``--shades``, another reader for the same space of words. Both are compared with
-torch on ``--songs``.
+torch on ``--songs``. ``--alignment`` alone gives the reader that is there other rules of what is
+alike: what libraries hold stays as it is, and so does the ``model_id``.
 
 Libraries take a bundle for the model that they were built with when its ``model_id`` is the same,
 and then let it fill in the spaces that they lack. So a first harmony leaves the id as it is, while
@@ -110,8 +111,7 @@ def with_reader(
 
 
 def with_alignment(bundle: Path, card: dict[str, Any], alignment: Path) -> dict[str, Any]:
-    """The card with other rules of what is alike, by the shades that the bundle has. What libraries
-    hold stays as it is, so it is the same model."""
+    """The card with other rules of what is alike, by the shades that the bundle has."""
     (bundle / ALIGNMENT).write_bytes(alignment.read_bytes())
     return card | {"files": card["files"] | {ALIGNMENT: _digest(bundle / ALIGNMENT)}}
 

@@ -41,7 +41,9 @@ class Chance:
         """False where a file says something else."""
         sides = (self.mean, self.log_spread)
         return all(isinstance(side, list | tuple) and len(side) == 4 for side in sides) and all(
-            isinstance(number, int | float) for side in sides for number in side
+            isinstance(number, int | float) and math.isfinite(number)
+            for side in sides
+            for number in side
         )
 
 

@@ -316,6 +316,7 @@ def test_classes_are_read_as_they_were_written_and_the_card_says_what_chance_mak
         {"mean": [1.0, 2.0, 3.0], "log_spread": [0.0] * 4},
         {"mean": [1.0, 2.0, 3.0, "4"], "log_spread": [0.0] * 4},
         {"mean": 1.0, "log_spread": [0.0] * 4},
+        {"mean": [math.nan, 0.0, 0.0, 0.0], "log_spread": [0.0] * 4},
         {"mean": [0.0] * 4, "log_spread": [0.0] * 4, "mode": 1},
     ],
 )
